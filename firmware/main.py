@@ -1,0 +1,27 @@
+"""Start one node: `main.py CONFIG.json`. What only the start needs is forgotten before the rest is loaded."""
+
+import gc
+import sys
+
+from protocol.compat import forget
+
+
+def run(path: str) -> None:
+    """Run the node of a configuration file until the process ends.
+
+    Raises:
+        ValueError, OSError: configuration, filters or sensor are not usable; the message names what.
+    """
+    from firmware import start
+
+    prepared, name = start.prepare(path), start.__name__
+    del start
+    forget(name)
+    from firmware import link
+
+    gc.collect()  # loading left holes; small objects shall go there first
+    link.start_node(prepared)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])

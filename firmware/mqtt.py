@@ -1,0 +1,277 @@
+"""An MQTT 3.1.1 client without I/O (OASIS standard, 29 October 2014): bytes in, messages and bytes out.
+
+QoS 0 and 1 both ways, will, keepalive, one SUBSCRIBE per connection. The shell moves bytes between a socket and
+`room()`/`feed()` and `out`, and calls `poll` when its time has come. A packet that is longer than the input buffer is
+skipped and counted, never stored. A broken promise of the broker raises `RemoteProtocolError`: close and connect again.
+"""
+
+import struct
+from array import array
+
+from protocol.compat import const, ticks_diff
+
+OFF = const(0)
+CONNECTING = const(1)  # CONNECT sent
+SUBSCRIBING = const(2)  # CONNACK came, SUBSCRIBE sent
+READY = const(3)  # SUBACK came
+# What may follow each state, a mask of states.
+_MAY_FOLLOW = (1 << CONNECTING, 1 << SUBSCRIBING | 1 << OFF, 1 << READY | 1 << OFF, 1 << OFF)
+
+_CONNACK = const(2)
+_PUBLISH = const(3)
+_PUBACK = const(4)
+_SUBACK = const(9)
+_PINGREQ = const(12)
+_PINGRESP = const(13)
+_DISCONNECT = const(14)
+
+# The longest packet a node is meant to get is a beacon of 540 bytes and its topic.
+IN_MAX = const(640)
+# Messages of QoS 1 that may wait for their PUBACK at a time; a node's own are its state and its facts.
+WAITING_MAX = const(4)
+# An answer that does not come within this time: repeat a PUBLISH, give up a connection.
+ANSWER_MS = const(20_000)
+NOTHING_DUE_MS = const(60_000)
+# Places in `counters`, in the order of protocol/health.py.
+_PACKETS_IN = const(0)
+_BYTES_IN = const(1)
+_PACKETS_OUT = const(2)
+_BYTES_OUT = const(3)
+_SKIPPED = const(4)
+_WRAP_MASK = const((1 << 30) - 1)
+
+
+class RemoteProtocolError(Exception):
+    """The broker refused us, or sent what MQTT 3.1.1 does not allow here."""
+
+
+class Client:
+    """One connection after another to one broker.
+
+    Attributes:
+        state: OFF, CONNECTING, SUBSCRIBING or READY.
+        out: bytes for the socket; the shell removes what it has sent.
+        counters: MQTT's own traffic, headers and topics included: packets in, bytes in, packets out, bytes out, packets
+            skipped because they were too long; modulo 2^30.
+    """
+
+    def __init__(self, connect: bytes, subscribe: bytes, keepalive_s: int, on_message):
+        """Takes the packets of firmware/mqtt_session.py as they are; `on_message(payload)` gets a memoryview."""
+        self.state = OFF
+        self.out = bytearray()
+        self.counters = array("I", bytes(4 * 5))
+        self._connect = connect
+        self._subscribe = subscribe
+        self._keepalive_ms = keepalive_s * 1000
+        self._on_message = on_message
+        self._in = memoryview(bytearray(IN_MAX))
+        self._fill = 0
+        self._skip = 0
+        self._packet_id = 0
+        self._waiting = []  # [packet id, packet, ms when it was last sent]
+        self._heard_ms = self._spoke_ms = 0
+
+    # The connection
+
+    def start_connect(self, now_ms: int) -> None:
+        """Begin on a fresh socket: queue CONNECT."""
+        self._go(CONNECTING)
+        self.out = bytearray()
+        self._fill = self._skip = 0
+        self._heard_ms = self._spoke_ms = now_ms
+        self._queue_packet(self._connect)
+
+    def drop(self) -> None:
+        """The socket is gone. Messages of QoS 1 without PUBACK are kept for the next connection."""
+        self.out = bytearray()
+        if self.state != OFF:
+            self._go(OFF)
+
+    def disconnect(self, state_topic: bytes) -> None:
+        """Queue a clean goodbye, and the state that replaces the will, which the broker will not publish now."""
+        if self.state == READY:
+            self._queue_packet(packet_of(_PUBLISH << 4 | 1, field(state_topic) + b"disconnected"))
+            self._queue(_DISCONNECT << 4, 0)
+
+    def publish(self, topic: bytes, payload) -> None:
+        """Queue a message with QoS 0; it is dropped where there is no connection."""
+        if self.state == READY:
+            size = 2 + len(topic) + len(payload)
+            self._queue(_PUBLISH << 4, size, struct.pack(">H", len(topic)), topic, payload)
+
+    def publish_surely(self, topic: bytes, payload, now_ms: int) -> None:
+        """Queue a retained message with QoS 1: it is repeated until its PUBACK, over connections.
+
+        Raises:
+            RuntimeError: too many wait already: a node publishes no more than WAITING_MAX such messages at a time.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise RuntimeError("mqtt: too many messages wait")
+        self._packet_id = self._packet_id % 0xFFFF + 1
+        packet = packet_of(_PUBLISH << 4 | 3, field(topic) + struct.pack(">H", self._packet_id) + payload)
+        self._waiting.append([self._packet_id, packet, now_ms])
+        if self.state == READY:
+            self._repeat(self._waiting[-1], now_ms)
+
+    def poll(self, now_ms: int) -> int:
+        """Keep the connection alive and repeat what was not answered. Returns ms until the next poll is needed.
+
+        Raises:
+            RemoteProtocolError: the broker has been silent for too long.
+        """
+        if self.state == OFF:
+            return NOTHING_DUE_MS
+        silent_ms = ticks_diff(now_ms, self._heard_ms)
+        limit_ms = self._keepalive_ms * 3 // 2 if self.state == READY else ANSWER_MS
+        if silent_ms > limit_ms:
+            raise RemoteProtocolError("the broker is silent")
+        due_ms = limit_ms - silent_ms + 1
+        if self.state == READY:
+            due_ms = min(due_ms, self._ping_if_due(now_ms), self._repeat_if_due(now_ms))
+        return due_ms
+
+    # Bytes in
+
+    def room(self):
+        """Where the shell may put received bytes, a memoryview of at least one byte."""
+        return self._in[self._fill :]
+
+    def feed(self, count: int, now_ms: int) -> None:
+        """Take in `count` bytes that were put into `room()`.
+
+        Raises:
+            RemoteProtocolError: they break the protocol.
+        """
+        self._heard_ms = now_ms
+        self._count(_BYTES_IN, count)
+        end = self._fill + count
+        at = min(self._skip, end)
+        self._skip -= at
+        while at < end:
+            head, size = _packet_size(self._in, at, end)
+            behind = at + head + size
+            if head and head + size > IN_MAX:
+                self._count(_SKIPPED, 1)
+                self._skip = behind - end
+                at = end
+            elif head == 0 or behind > end:
+                break
+            else:
+                self._count(_PACKETS_IN, 1)
+                self._take(self._in[at], at + head, size, now_ms)
+                at = behind
+        if at and at < end:
+            self._in[: end - at] = bytes(self._in[at:end])
+        self._fill = end - at
+
+    def _take(self, first: int, at: int, size: int, now_ms: int) -> None:
+        kind = first >> 4
+        body = self._in[at : at + size]
+        if kind == _PUBLISH and self.state in (SUBSCRIBING, READY):
+            self._take_publish(first, body)
+        elif kind == _CONNACK and self.state == CONNECTING and size == 2:
+            if body[1]:
+                raise RemoteProtocolError("the broker refuses us, code %d" % body[1])
+            self._go(SUBSCRIBING)
+            self._queue_packet(self._subscribe)
+        elif kind == _SUBACK and self.state == SUBSCRIBING:
+            if 0x80 in bytes(body[2:]):
+                raise RemoteProtocolError("the broker refuses a subscription")
+            self._go(READY)
+            self._repeat_all(now_ms)
+        elif kind == _PUBACK and size == 2:
+            packet_id = body[0] << 8 | body[1]
+            self._waiting = [entry for entry in self._waiting if entry[0] != packet_id]
+        elif kind != _PINGRESP:
+            raise RemoteProtocolError("packet of kind %d out of place" % kind)
+
+    def _take_publish(self, first: int, body) -> None:
+        qos = first >> 1 & 3
+        at = 2 + (body[0] << 8 | body[1]) if len(body) >= 2 else 3
+        start = at + (2 if qos else 0)
+        if start > len(body) or qos > 1:
+            raise RemoteProtocolError("malformed PUBLISH")
+        if qos:
+            self._queue(_PUBACK << 4, 2, body[at:start])
+        self._on_message(body[start:])
+
+    # Bytes out
+
+    def _ping_if_due(self, now_ms: int) -> int:
+        due_ms = self._keepalive_ms // 2 - ticks_diff(now_ms, self._spoke_ms)
+        if due_ms > 0:
+            return due_ms
+        self._queue(_PINGREQ << 4, 0)
+        self._spoke_ms = now_ms
+        return self._keepalive_ms // 2
+
+    def _repeat_if_due(self, now_ms: int) -> int:
+        for entry in self._waiting:
+            if ticks_diff(now_ms, entry[2]) > ANSWER_MS:
+                self._repeat(entry, now_ms)
+        return ANSWER_MS + 1 if self._waiting else NOTHING_DUE_MS
+
+    def _repeat_all(self, now_ms: int) -> None:
+        """Send what waits for its PUBACK: for the first time, or again on a new connection."""
+        for entry in self._waiting:
+            self._repeat(entry, now_ms)
+
+    def _repeat(self, entry, now_ms: int) -> None:
+        entry[2] = now_ms
+        self._queue_packet(entry[1])
+        entry[1] = bytes((entry[1][0] | 8,)) + entry[1][1:]  # the next time it goes out as a duplicate
+
+    def _queue(self, first: int, size: int, *parts) -> None:
+        """Queue a packet whose parts make up `size` bytes; they are copied once, for a node has no room for twice."""
+        head = header_of(first, size)
+        self.out.extend(head)
+        for part in parts:
+            self.out.extend(part)
+        self._count(_PACKETS_OUT, 1)
+        self._count(_BYTES_OUT, len(head) + size)
+
+    def _queue_packet(self, packet) -> None:
+        self.out.extend(packet)
+        self._count(_PACKETS_OUT, 1)
+        self._count(_BYTES_OUT, len(packet))
+
+    def _count(self, place: int, amount: int) -> None:
+        self.counters[place] = (self.counters[place] + amount) & _WRAP_MASK
+
+    def _go(self, state: int) -> None:
+        if not _MAY_FOLLOW[self.state] >> state & 1:
+            raise RuntimeError("mqtt: no way from state %d to %d" % (self.state, state))
+        self.state = state
+
+
+def field(data) -> bytes:
+    """A string or blob: its length in two bytes, then itself."""
+    return struct.pack(">H", len(data)) + data
+
+
+def header_of(first: int, size: int) -> bytes:
+    """A fixed header: the first byte, the remaining length in 7-bit groups, lowest first (clause 2.2.3)."""
+    head = bytearray((first,))
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
+
+
+def packet_of(first: int, body) -> bytes:
+    """A whole packet."""
+    return header_of(first, len(body)) + body
+
+
+def _packet_size(data, at: int, end: int) -> tuple:
+    """(length of the fixed header, remaining length) of the packet at `at`; (0, 0) while too little is there."""
+    size = shift = 0
+    for place in range(at + 1, min(end, at + 5)):
+        size |= (data[place] & 127) << shift
+        if data[place] < 128:
+            return place - at + 1, size
+        shift += 7
+    if end >= at + 5:
+        raise RemoteProtocolError("remaining length of more than four bytes")
+    return 0, 0

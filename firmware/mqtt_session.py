@@ -1,0 +1,22 @@
+"""The two packets that open every connection of a node, built once at start (MQTT 3.1.1, clauses 3.1 and 3.8)."""
+
+import struct
+
+from firmware.mqtt import field, packet_of
+
+_CONNECT = 0x10
+_SUBSCRIBE = 0x82
+# clean session; a will with QoS 1, retained
+_CONNECT_FLAGS = 0x2E
+
+
+def connect(client_id: str, will_topic: str, keepalive_s: int) -> bytes:
+    """CONNECT; the will says `lost` on the node's state topic."""
+    body = b"\x00\x04MQTT\x04" + struct.pack(">BH", _CONNECT_FLAGS, keepalive_s)
+    return packet_of(_CONNECT, body + field(client_id.encode()) + field(will_topic.encode()) + field(b"lost"))
+
+
+def subscribe(topic_filters) -> bytes:
+    """SUBSCRIBE to all of them with QoS 0, packet identifier 1."""
+    asked = [field(topic_filter.encode()) + b"\x00" for topic_filter in topic_filters]
+    return packet_of(_SUBSCRIBE, b"\x00\x01" + b"".join(asked))

@@ -1,0 +1,99 @@
+"""The halo: what the eight neighbours said this cycle, and whom it is worth waiting for.
+
+Rules: a neighbour unheard for two cycles is not waited for. What has not come when a unit is computed is replaced by
+the node's own value of that layer, and its bit is set in that exchange's absence byte. Nothing outlives the cycle but
+the count of silent cycles.
+"""
+
+from protocol import grid
+from protocol.compat import const
+
+# Counted at cycle start: 1 = heard in the cycle before, 3 = unheard for two whole cycles.
+WAITED_FOR = const(2)
+RECENT = const(1)
+
+
+class Neighbours:
+    """The neighbourhood of one node over one cycle.
+
+    Attributes:
+        exists: slots that hold a node of the site, a mask.
+        heard: slots heard this cycle.
+        no_reading: slots that said so this cycle.
+        other_version: slots whose frames this cycle carried another filter version than ours.
+        inputs: per exchange the stored inputs of its layer, uint16 [channels * 9].
+        arrived: per exchange the slots whose values lie in `inputs`.
+        absence: per exchange the slots that had to be replaced, once its unit is computed.
+    """
+
+    def __init__(self, row: int, col: int, exists: int, inputs):
+        """`exists`: slots that hold a node, a mask; `inputs`: per exchange the buffer that its layer computes from."""
+        self.row = row
+        self.col = col
+        self.exists = exists
+        self.inputs = inputs
+        self.arrived = bytearray(len(inputs))
+        self.absence = bytearray(len(inputs))
+        self._silent = bytearray(RECENT for _ in range(grid.SLOTS))
+        self.heard = self.no_reading = self.other_version = 0
+
+    def start_cycle(self) -> None:
+        """Forget the values of the last cycle."""
+        for slot in range(grid.SLOTS):
+            if not self.heard >> slot & 1 and self._silent[slot] < 255:
+                self._silent[slot] += 1
+        for exchange in range(len(self.arrived)):
+            self.arrived[exchange] = self.absence[exchange] = 0
+        self.heard = self.no_reading = self.other_version = 0
+
+    def slot_of(self, row: int, col: int) -> int:
+        """The slot of an existing neighbour, or -1."""
+        slot = grid.slot_of(self.row, self.col, row, col)
+        return slot if slot >= 0 and self.exists >> slot & 1 else -1
+
+    def hear(self, slot: int, has_reading: bool, same_version: bool) -> None:
+        """Note that a neighbour lives."""
+        bit = 1 << slot
+        self.heard |= bit
+        self._silent[slot] = 0
+        if not has_reading:
+            self.no_reading |= bit
+        if not same_version:
+            self.other_version |= bit
+
+    def put(self, exchange: int, slot: int, values, at: int, channels: int) -> bool:
+        """Store a neighbour's values, one per channel from `values[at]`; False if they lie here already."""
+        bit = 1 << slot
+        if self.arrived[exchange] & bit:
+            return False
+        inputs = self.inputs[exchange]
+        tap = grid.tap_of(slot)
+        for channel in range(channels):
+            inputs[channel * grid.TAPS + tap] = values[at + channel]
+        self.arrived[exchange] |= bit
+        return True
+
+    def within(self, cycles: int) -> int:
+        """Slots heard this cycle or in the `cycles` before it, a mask."""
+        mask = 0
+        for slot in range(grid.SLOTS):
+            if self.exists >> slot & 1 and self._silent[slot] <= cycles:
+                mask |= 1 << slot
+        return mask
+
+    def awaited(self, exchange: int) -> int:
+        """Slots whose values for an exchange may still come."""
+        mask = self.within(WAITED_FOR) & ~self.no_reading & ~self.arrived[exchange]
+        return mask & ~self.other_version if exchange else mask
+
+    def fill(self, exchange: int, own) -> None:
+        """Put the node's own values, one per channel, at the centre and wherever a neighbour's are missing."""
+        arrived = self.arrived[exchange]
+        inputs = self.inputs[exchange]
+        for channel in range(len(inputs) // grid.TAPS):
+            at = channel * grid.TAPS
+            inputs[at + grid.CENTRE] = own[channel]
+            for slot in range(grid.SLOTS):
+                if not arrived >> slot & 1:
+                    inputs[at + grid.tap_of(slot)] = own[channel]
+        self.absence[exchange] = self.exists & ~arrived

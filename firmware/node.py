@@ -1,0 +1,332 @@
+"""The whole node without I/O: frames and time in, frames and the next wake-up out.
+
+Plan of a cycle: enter it (on the beacon, on a neighbour's first frame of the next cycles, or by the own clock after two
+missed beacons), publish the reading, then for each exchange wait until the neighbourhood is complete or its time is
+over, compute, publish. The last activations go to the block's owner; the owner gathers, reports and keeps the report
+until a beacon acknowledges it.
+
+Rules: nothing said twice within a cycle; a frame of another run or of an earlier cycle changes nothing; whatever is
+missing when a unit is computed is replaced by the node's own value and its bit set (firmware/neighbours.py).
+"""
+
+from array import array
+
+from firmware.neighbours import RECENT, WAITED_FOR, Neighbours
+from firmware.pool import Block
+from firmware.trace import Trace
+from protocol import beacon, frame, grid, report
+from protocol.compat import const, ticks_add, ticks_diff
+from protocol.fixed import centred
+from protocol.health import (
+    ABANDONED,
+    DEADLINE,
+    DOUBLE,
+    MALFORMED,
+    OTHER_SHAPE,
+    OWN_CLOCK,
+    REPEATED,
+    SENSOR_FAULT,
+    STALE,
+    STRANGER,
+)
+
+# Where a frame goes.
+TO_HALO = const(0)
+TO_BLOCK = const(1)
+TO_GATEWAY = const(2)
+
+IDLE = const(0)  # no cycle entered yet
+COLLECT = const(1)  # waiting for the halo of the current exchange
+GATHER = const(2)  # owner: waiting for the block's members
+DONE = const(3)  # nothing left to do in this cycle
+# What may follow each state, a mask of states.
+_MAY_FOLLOW = (
+    1 << COLLECT,
+    1 << COLLECT | 1 << GATHER | 1 << DONE,
+    1 << COLLECT | 1 << DONE,
+    1 << COLLECT,
+)
+
+# A neighbour's frame opens a cycle at most so far ahead: further off only a beacon is believed.
+AHEAD_MAX = const(3)
+# After so many periods without a beacon the node goes on by its own clock: two beacons were missed.
+MISSED_PERIODS = const(3)
+# With nothing to wait for, look again after this long.
+IDLE_WAKE_MS = const(60_000)
+
+
+class Node:
+    """One node of the mesh.
+
+    Attributes:
+        state: IDLE, COLLECT, GATHER or DONE.
+        run, cycle: of the cycle entered, u32.
+        trace: counters and latest faults.
+        health_wanted: a beacon asked for a health message; whoever publishes it clears this.
+    """
+
+    def __init__(self, row: int, col: int, exists: int, filters, sensor, boot: int):
+        """Build a node that waits for its first beacon.
+
+        Args:
+            row, col: its cell.
+            exists: mask of the slots that hold a neighbour.
+            filters: the active firmware.filters.Filters.
+            sensor: has `read(cycle)` -> int16 ccel or None.
+            boot: 32 random bits of this start.
+        """
+        self.trace = Trace()
+        self.health_wanted = False
+        self.run = self.cycle = 0
+        self.state = IDLE
+        self._filters = filters
+        self._sensor = sensor
+        self._boot = boot
+        self._seq = 0
+        self._neighbours = Neighbours(row, col, exists, [filters.inputs[k] for k in filters.exchanges])
+        self._block = Block(len(filters.values[-1]), len(filters.exchanges))
+        self._corner = grid.corner_of(row, col)
+        self._corner_slots = grid.corner_slots(row, col)
+        self._reading_ccel = None
+        self._own = array("H", (0,))
+        self._exchange = 0
+        self._entered_ms = 0
+        self._free_running = False
+        self._beacon = None
+        self._report = b""
+        self._out = []
+
+    def start_cycle(self, run: int, cycle: int, now_ms: int) -> None:
+        """Enter a cycle: read the sensor, tell the neighbours, start collecting."""
+        if self.state in (COLLECT, GATHER):
+            self.trace.fault(ABANDONED, self.cycle)
+        self.run, self.cycle = run, cycle
+        self._entered_ms = now_ms
+        self._free_running = False
+        self._exchange = 0
+        self._neighbours.start_cycle()
+        self._block.start_cycle()
+        self._go(COLLECT)
+        self._reading_ccel = self._read()
+        if self._reading_ccel is None:
+            self._send(TO_HALO, self._head(frame.NO_READING))
+            self._block.no_reading |= 1 << self._corner
+            self._go(GATHER if self._is_owner() else DONE)
+            return
+        self._send(TO_HALO, frame.reading(self._head(frame.READING), self._reading_ccel))
+        self._own[0] = centred(self._reading_ccel, self._filters.set.reference_ccel)
+        self._abstain_unless_current()
+
+    def on_frame(self, data, now_ms: int) -> None:
+        """Take in a frame from any topic: bytes, bytearray or memoryview. Never raises for what others sent."""
+        kind = frame.kind_of(data)
+        if kind == frame.BEACON:
+            self._on_beacon(data, now_ms)
+        elif kind == 0 or kind == frame.REPORT:
+            self.trace.fault(MALFORMED, self.cycle)
+        else:
+            self._on_neighbour(kind, data, now_ms)
+
+    def poll(self, now_ms: int) -> tuple:
+        """Do what is due. Returns ([(destination, frame), ...], ms until the next poll is needed at the latest)."""
+        if self.state == DONE and self._due_ms(now_ms) <= 0:
+            self._start_by_own_clock(now_ms)
+        while self._step(now_ms):
+            pass
+        out, self._out = self._out, []
+        return out, max(0, self._due_ms(now_ms))
+
+    # Frames in
+
+    def _on_beacon(self, data, now_ms: int) -> None:
+        latest = beacon.unpack(data)
+        if latest is None:
+            self.trace.fault(MALFORMED, self.cycle)
+            return
+        self.trace.take(frame.BEACON, len(data))
+        if latest.flags & beacon.WANT_HEALTH:
+            self.health_wanted = True
+        before, self._beacon = self._beacon, latest
+        if before is None or before.run != latest.run:
+            self.start_cycle(latest.run, latest.cycle, now_ms)
+        elif latest.cycle <= before.cycle:
+            self._beacon = before
+        else:
+            self._settle_report(data)
+            if latest.cycle == self.cycle:
+                self._abstain_unless_current()
+            else:
+                self.start_cycle(latest.run, latest.cycle, now_ms)
+
+    def _on_neighbour(self, kind: int, data, now_ms: int) -> None:
+        row, col = frame.row_of(data), frame.col_of(data)
+        if row == self._neighbours.row and col == self._neighbours.col:
+            return  # a broker sends a node's own block frames back to it
+        slot = self._neighbours.slot_of(row, col)
+        if slot < 0:
+            self.trace.fault(STRANGER, self.cycle)
+            return
+        cycle = frame.cycle_of(data, self.cycle)
+        known_run = self.state != IDLE and frame.run_of(data) == self.run & 0xFF
+        if not known_run or cycle < self.cycle or cycle > self.cycle + AHEAD_MAX:
+            self.trace.fault(STALE, self.cycle)
+            return
+        if cycle > self.cycle:
+            self.start_cycle(self.run, cycle, now_ms)
+        self.trace.take(kind, len(data))
+        same_version = frame.version_of(data) == self._filters.set.version & 0xFFFF
+        self._neighbours.hear(slot, kind != frame.NO_READING, same_version)
+        if not self._store(kind, slot, data, same_version):
+            self.trace.fault(DOUBLE, self.cycle)
+
+    def _store(self, kind: int, slot: int, data, same_version: bool) -> bool:
+        """Put a neighbour's frame where it belongs; False if it says what was said before."""
+        if kind == frame.READING:
+            own_reference = self._filters.set.reference_ccel
+            value = centred(frame.i16(data, frame.HEADER_SIZE), own_reference)
+            return self._neighbours.put(0, slot, (value,), 0, 1)
+        if kind == frame.NO_READING:
+            if slot in self._corner_slots:
+                self._block.no_reading |= 1 << self._corner_slots.index(slot)
+            return True
+        if not same_version:  # units of different filters are never convolved or pooled together
+            return True
+        if kind == frame.ACTIVATIONS:
+            return self._store_activations(slot, data)
+        if slot in self._corner_slots and self.state != DONE:
+            return self._block.put_frame(self._corner_slots.index(slot), data)
+        return True
+
+    def _store_activations(self, slot: int, data) -> bool:
+        exchange, channels = data[frame.HEADER_SIZE], len(data) - frame.HEADER_SIZE - 1
+        inputs = self._neighbours.inputs
+        if not 0 < exchange < len(inputs) or channels * grid.TAPS != len(inputs[exchange]):
+            self.trace.fault(OTHER_SHAPE, self.cycle)
+            return True
+        return self._neighbours.put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
+
+    # The steps of a cycle
+
+    def _step(self, now_ms: int) -> bool:
+        """Take the next step if nothing has to be waited for; False when there is none to take now."""
+        if self.state == COLLECT:
+            return self._finish_waiting(self._neighbours.awaited(self._exchange), now_ms) and self._compute()
+        if self.state == GATHER:
+            return self._finish_waiting(self._awaited_members(), now_ms) and self._report_block()
+        return False
+
+    def _finish_waiting(self, awaited: int, now_ms: int) -> bool:
+        if not awaited:
+            return True
+        if self._due_ms(now_ms) > 0:
+            return False
+        self.trace.fault(DEADLINE, self.cycle)
+        return True
+
+    def _compute(self) -> bool:
+        filters = self._filters
+        layer = filters.exchanges[self._exchange]
+        self._neighbours.fill(self._exchange, filters.values[layer - 1] if layer else self._own)
+        layer = filters.compute(layer)
+        values = filters.values[layer - 1]
+        if layer < len(filters.values):
+            self._exchange += 1
+            self._send(TO_HALO, frame.activations(self._head(frame.ACTIVATIONS), self._exchange, values))
+        else:
+            self._hand_over(values)
+        return True
+
+    def _hand_over(self, values) -> None:
+        """Pool the last activations oneself, or give them to the block's owner."""
+        wanted = self._beacon.flags & beacon.WANT_READINGS
+        reading_ccel = self._reading_ccel if wanted else None
+        absence = self._neighbours.absence
+        if self._is_owner():
+            self._block.put(self._corner, values, absence, reading_ccel)
+            self._go(GATHER)
+        else:
+            self._send(TO_BLOCK, frame.member(self._head(frame.MEMBER), absence, reading_ccel, values))
+            self._go(DONE)
+
+    def _report_block(self) -> bool:
+        self._seq += 1
+        features = self._block.features()
+        self._report = report.pack(self._head(frame.REPORT), self._boot, self._seq, self._block, features)
+        self._send(TO_GATEWAY, self._report)
+        self._go(DONE)
+        return True
+
+    def _settle_report(self, data) -> None:
+        """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
+        acked_cycle = self._beacon.acked_cycle
+        if not self._report or frame.cycle_of(self._report, acked_cycle) != acked_cycle:
+            return
+        row, col = self._neighbours.row, self._neighbours.col
+        if beacon.acknowledged(data, row // grid.BLOCK_SIDE, col // grid.BLOCK_SIDE):
+            self._report = b""
+        else:
+            self.trace.fault(REPEATED, acked_cycle)
+            self._send(TO_GATEWAY, self._report)
+
+    def _start_by_own_clock(self, now_ms: int) -> None:
+        """Go on without the gateway, in step with the numbers it would have given."""
+        self.trace.fault(OWN_CLOCK, self.cycle)
+        self.start_cycle(self.run, self.cycle + (1 if self._free_running else MISSED_PERIODS), now_ms)
+        self._free_running = True
+
+    # What the steps ask
+
+    def _read(self):
+        try:
+            return self._sensor.read(self.cycle)
+        except (OSError, ValueError):
+            self.trace.fault(SENSOR_FAULT, self.cycle)
+            return None
+
+    def _abstain_unless_current(self) -> None:
+        """Without the cycle's filter version a node gives its reading and nothing else."""
+        if self._beacon.version != self._filters.set.version and self.state != DONE:
+            self._go(DONE)
+
+    def _members(self, slots: int) -> int:
+        """The corners of the block-mates in a mask of slots, as a mask of corners."""
+        corners = 0
+        for corner in range(grid.CORNERS):
+            slot = self._corner_slots[corner]
+            if slot >= 0 and slots >> slot & 1:
+                corners |= 1 << corner
+        return corners
+
+    def _is_owner(self) -> bool:
+        """Whether no block-mate before this node was heard this cycle or the last, with the same filters."""
+        recent = self._members(self._neighbours.within(RECENT) & ~self._neighbours.other_version)
+        return not recent & ((1 << self._corner) - 1)
+
+    def _awaited_members(self) -> int:
+        alive = self._members(self._neighbours.within(WAITED_FOR) & ~self._neighbours.other_version)
+        return alive & ~self._block.no_reading & ~self._block.pooled
+
+    def _due_ms(self, now_ms: int) -> int:
+        """Ms until the current state's time is over."""
+        if self.state == IDLE:
+            return IDLE_WAKE_MS
+        latest = self._beacon
+        if self.state == COLLECT:
+            wait_ms = latest.exchange_ms * (self._exchange + 1)
+        elif self.state == GATHER:
+            wait_ms = latest.exchange_ms * len(self._filters.exchanges) + latest.gather_ms
+        else:
+            wait_ms = latest.period_ms * (1 if self._free_running else MISSED_PERIODS)
+        return ticks_diff(ticks_add(self._entered_ms, wait_ms), now_ms)
+
+    def _head(self, kind: int) -> bytes:
+        return frame.header(kind, self._neighbours.row, self._neighbours.col, self.run, self.cycle, self._filters.set.version)
+
+    def _send(self, destination: int, data: bytes) -> None:
+        self.trace.send(data[0] & 0x0F, len(data))
+        self._out.append((destination, data))
+
+    def _go(self, state: int) -> None:
+        if not _MAY_FOLLOW[self.state] >> state & 1:
+            raise RuntimeError("node: no way from state %d to %d" % (self.state, state))
+        self.state = state

@@ -1,0 +1,108 @@
+"""What a node does once, at start: check its configuration, read its filters, work out its topics.
+
+This code is loaded, used and forgotten before the first connection, so it costs a node's heap nothing afterwards. What
+it hands over holds plain values only (and the sensor's driver), never an object of a class of ours.
+"""
+
+import gc
+import json
+import os
+import sys
+from collections import namedtuple
+
+from firmware import config, mqtt_session
+from firmware.reading import open_sensor
+from protocol import filter_set, topic
+from protocol.grid import SLOTS, neighbour_of, node_name
+
+VERSION = "0.1.0"
+# 16 channels, 8 layers: no filter set of format 1 is longer.
+FILTERS_SIZE_MAX = 24_000
+
+Prepared = namedtuple(
+    "Prepared",
+    (
+        "row",  # of the node's cell
+        "col",
+        "exists",  # mask of the slots that hold a neighbour
+        "address",  # (host, port) of the broker
+        "keepalive_s",
+        "connect",  # the packets that open a connection
+        "subscribe",
+        "topics",  # bytes: where halo, block, gateway frames go, then state, about, health
+        "about",  # bytes: JSON facts
+        "boot",  # 32 random bits
+        "sensor",  # an open driver
+        "filter_set",  # protocol.filter_set.FilterSet
+    ),
+)
+
+
+def prepare(path: str) -> Prepared:
+    """Everything that a Link needs, from a node's configuration file.
+
+    Raises:
+        OSError: the file, the filters or the sensor cannot be opened.
+        ValueError: one line that names the field, its value and what would be right.
+    """
+    settings = config.load(path)
+    site, row, col = settings["site"], settings["row"], settings["col"]
+    filters = load_filters(settings["filters"], site)
+    boot = int.from_bytes(os.urandom(4), "little")
+    leaves = ("up", "state", "about", "health")
+    topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
+    topics += [topic.of_node(site, row, col, leaf) for leaf in leaves]
+    return Prepared(
+        row,
+        col,
+        settings["neighbours"],
+        (settings["host"], settings["port"]),
+        settings["keepalive_s"],
+        mqtt_session.connect(site + "-" + node_name(row, col), topics[3], settings["keepalive_s"]),
+        mqtt_session.subscribe(heard_topics(site, row, col, settings["neighbours"])),
+        [name.encode() for name in topics],
+        json.dumps(about(boot, filters.version)).encode(),
+        boot,
+        open_sensor(settings["sensor"]),
+        filters,
+    )
+
+
+def load_filters(path: str, site: str):
+    """Read the filter set from the node's own flash.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no filter set, could overflow, or belongs to another site.
+    """
+    size = os.stat(path)[6]
+    if size > FILTERS_SIZE_MAX:
+        raise ValueError("filters: %d bytes, no set is longer than %d" % (size, FILTERS_SIZE_MAX))
+    with open(path, "rb") as file:
+        filters = filter_set.unpack(file.read(size))
+    if filters.site != site:
+        raise ValueError("filters: belong to site " + filters.site + ", this node to " + site)
+    return filters
+
+
+def heard_topics(site: str, row: int, col: int, exists: int) -> list:
+    """What a node listens to: the beacon, its block, and each neighbour's halo."""
+    topics = [topic.cycle(site), topic.of_block(site, row, col)]
+    for slot in range(SLOTS):
+        if exists >> slot & 1:
+            other_row, other_col = neighbour_of(row, col, slot)
+            topics.append(topic.of_node(site, other_row, other_col, "halo"))
+    return topics
+
+
+def about(boot: int, filter_version: int) -> dict:
+    """A node's facts: what runs here. `heap` is in bytes, None where the runtime has no fixed heap."""
+    name = sys.implementation.name
+    version = sys.implementation[1] if name == "micropython" else sys.version_info
+    return {
+        "runtime": name + " " + ".".join([str(part) for part in version[:3]]),
+        "heap": gc.mem_alloc() + gc.mem_free() if name == "micropython" else None,
+        "firmware": VERSION,
+        "boot": boot,
+        "filter_version": filter_version,
+    }

@@ -1,0 +1,1 @@
+"""The service beside the mesh: collects cycles, decides, learns and sends better filters back."""

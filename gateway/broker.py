@@ -1,0 +1,341 @@
+"""The broker between nodes and gateway: started as a child of this process, or one that already runs.
+
+An own broker listens on a free loopback port, keeps nothing on disk but its configuration and its log, and ends with
+this process. It counts as ready when its log says that it runs, which proves that the port is its own, and when a
+real CONNECT is answered.
+"""
+
+import ctypes
+import os
+import pwd
+import re
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+LOOPBACK = "127.0.0.1"
+REACH_S_MAX = 5.0
+START_S_MAX = 20.0
+STOP_S_MAX = 3.0
+# Another program may take the free port before the broker does.
+STARTS_MAX = 3
+# 425 nodes, gateway and tools with room to spare; more would only cost a broker that closes every number at start.
+FILES_MAX = 65_536
+# 425 nodes send about 3,600 messages an exchange: a subscriber may stall for several without a loss.
+QUEUE_LEN_MAX = 20_000
+SBIN = ("/usr/sbin", "/usr/local/sbin")
+
+_PR_SET_PDEATHSIG = 1
+_RUNNING = re.compile(r"(mosquitto|amqtt) version (\S+) running")
+_REFUSALS = {
+    1: "it does not speak MQTT 3.1.1",
+    2: "it refuses our client id",
+    3: "it is unavailable",
+    4: "it wants a user name and password",
+    5: "it refuses clients without a user name",
+}
+
+MOSQUITTO_CONFIG = """\
+listener {port} {host}
+max_connections -1
+allow_anonymous true
+{user}persistence false
+max_queued_messages {queue_len_max}
+set_tcp_nodelay true
+sys_interval 1
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+log_type information
+"""
+
+
+class BrokerError(ValueError):
+    """No broker by that choice; one line names what was asked and the remedy."""
+
+
+class Choice(NamedTuple):
+    """What was asked, and by which name errors call it: ("--broker", "auto")."""
+
+    source: str
+    word: str
+
+    def error(self, sentence: str) -> BrokerError:
+        """The error that begins with what was asked, on one line whatever was typed."""
+        word = "".join(letter if letter.isprintable() else "?" for letter in self.word[:80])
+        return BrokerError(f"{self.source} {word}: {sentence}")
+
+    @property
+    def remedy(self) -> str:
+        """How to get a broker without this choice."""
+        return "use --broker auto" if self.source == "--broker" else f"unset {self.source}"
+
+
+class Broker:
+    """A broker that answers; a context manager that closes an own one.
+
+    Attributes:
+        host: name or address, IPv6 without brackets.
+        port: TCP port, 1..65535.
+        name: for people: "mosquitto 2.0.11", "amqtt 0.12.1", "127.0.0.1:1884".
+        own: it is a child of this process and ends with it.
+        pid: of the own broker, else None.
+    """
+
+    def __init__(self, host: str, port: int, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.host = host
+        self.port = port
+        self.name = name
+        self._process = process
+
+    @property
+    def own(self) -> bool:
+        """Whether this process started it."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of an own broker."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """End an own broker within 2 x 3 s; leaves any other alone; a second call does nothing."""
+        if self._process:
+            _end(self._process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_broker(choice: str, folder: Path) -> Broker:
+    """Start the chosen broker or reach it, and return it once it answers.
+
+    On Linux an own broker is ended when the thread that called this ends, however it ends; elsewhere only `close`
+    ends it. Call it from a thread that lives as long as the broker is needed, best before other threads start.
+
+    Args:
+        choice: "auto", "mosquitto", "amqtt" or "HOST:PORT" (IPv6 in brackets). "auto" is what THERMESH_BROKER says,
+            else mosquitto where it is installed, else amqtt.
+        folder: where an own broker's configuration and log go; made when it is missing.
+
+    Raises:
+        BrokerError: the choice is none of these, nothing answers there within 5 s, or the broker does not start
+            within 20 s.
+    """
+    asked = Choice("--broker", choice)
+    if choice == "auto" and os.environ.get("THERMESH_BROKER"):
+        asked = Choice("THERMESH_BROKER", os.environ["THERMESH_BROKER"])
+    word = asked.word
+    if word == "auto":
+        word = "mosquitto" if find_mosquitto() else "amqtt"
+    if word in ("mosquitto", "amqtt"):
+        return _start(word, asked, folder)
+    return _reach(asked)
+
+
+def find_mosquitto() -> str | None:
+    """Path of the mosquitto program, also where Debian puts it and a plain user's PATH does not look."""
+    return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN)))
+
+
+def parse_address(asked: Choice) -> tuple[str, int]:
+    """Split HOST:PORT; ("--broker", "[::1]:1883") -> ("::1", 1883).
+
+    Raises:
+        BrokerError: it is not HOST:PORT, or the port is not in 1..65535.
+    """
+    host, colon, port = asked.word.rpartition(":")
+    in_brackets = re.fullmatch(r"\[([0-9A-Fa-f:.%\w]+)\]", host)
+    if not colon or not (in_brackets or re.fullmatch(r"[\w.:-]+", host)):
+        raise asked.error("is not auto, mosquitto, amqtt or HOST:PORT")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise asked.error(f"port {port[:20]!r} is not in 1..65535")
+    if in_brackets:
+        return in_brackets[1], int(port)
+    if ":" in host:
+        raise asked.error(f"an IPv6 address stands in brackets: [{host}]:{port}")
+    return host, int(port)
+
+
+def _reach(asked: Choice) -> Broker:
+    host, port = parse_address(asked)
+    remedy = f"start a broker, or {asked.remedy}"
+    try:
+        code = connect(host, port, REACH_S_MAX)
+    except TimeoutError:
+        raise asked.error(f"nothing answers there within {REACH_S_MAX:g} s; {remedy}") from None
+    except socket.gaierror as error:
+        raise asked.error(f"no such host ({error.strerror}); {remedy}") from None
+    except ValueError as error:
+        raise asked.error(f"{error}; {remedy}") from None
+    except OSError as error:
+        raise asked.error(f"nothing answers there ({error.strerror or error}); {remedy}") from None
+    if code:
+        raise asked.error(f"{_REFUSALS.get(code, f'it refuses us with code {code}')}; {remedy}")
+    return Broker(host, port, asked.word)
+
+
+def connect(host: str, port: int, timeout_s: float) -> int:
+    """Introduce ourselves to the broker and leave again.
+
+    Returns:
+        The code of its CONNACK: 0 accepted, 1..5 refused (MQTT 3.1.1, table 3.1).
+
+    Raises:
+        TimeoutError: no answer in time.
+        OSError: no connection.
+        ValueError: what answers is no MQTT broker.
+    """
+    deadline = time.monotonic() + timeout_s
+    client_id = f"thermesh-{secrets.token_hex(4)}".encode()
+    body = b"\x00\x04MQTT\x04\x02\x00\x05" + len(client_id).to_bytes(2, "big") + client_id
+    answer = b""
+    with socket.create_connection((host, port), timeout_s) as link:
+        link.sendall(bytes((0x10, len(body))) + body)
+        while len(answer) < 4:
+            link.settimeout(max(deadline - time.monotonic(), 0.001))
+            part = link.recv(4 - len(answer))
+            if not part:
+                raise ValueError("what answers there hangs up on MQTT")
+            answer += part
+        if answer[:2] != b"\x20\x02":
+            raise ValueError("what answers there is not an MQTT broker")
+        link.sendall(b"\xe0\x00")
+    return answer[3]
+
+
+def _start(program: str, asked: Choice, folder: Path) -> Broker:
+    """Try a few free ports: only "already in use" is worth another one."""
+    for _ in range(STARTS_MAX):
+        port = _free_port()
+        try:
+            log = _prepare_log(folder)
+            process = _spawn(_command(program, port, asked, folder), log)
+        except OSError as error:
+            raise asked.error(f"{program} cannot be started: {error}") from error
+        try:
+            name = _wait(process, log, port)
+        except BaseException:
+            _end(process)
+            raise
+        if name:
+            return Broker(LOOPBACK, port, name, process)
+        code, line = process.poll(), _last_line(log)
+        _end(process)
+        if "in use" not in line:
+            break
+    state = f"does not answer within {START_S_MAX:g} s" if code is None else f"ended with code {code}"
+    raise asked.error(f"{program} {state}: {line}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _prepare_log(folder: Path) -> Path:
+    """An empty log: an earlier broker's words must not count as this one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "broker.log"
+    log.write_bytes(b"")
+    return log
+
+
+def _command(program: str, port: int, asked: Choice, folder: Path) -> list[str]:
+    if program == "amqtt":
+        # -P: neither this package's folder nor the working folder may shadow a module of the standard library.
+        return [sys.executable, "-P", str(Path(__file__).with_name("amqtt_broker.py")), str(port)]
+    mosquitto = find_mosquitto()
+    if mosquitto is None:
+        raise asked.error(f"mosquitto is not on PATH, in {' or '.join(SBIN)}; install it, or use --broker amqtt")
+    # As root mosquitto would become the user "mosquitto", whom folders of mode 0700 keep out; others it ignores.
+    user = f"user {pwd.getpwuid(0).pw_name}\n" if os.geteuid() == 0 else ""
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        MOSQUITTO_CONFIG.format(port=port, host=LOOPBACK, user=user, queue_len_max=QUEUE_LEN_MAX), encoding="utf-8"
+    )
+    return [mosquitto, "-c", str(config)]
+
+
+def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start the child in its own session, so that the terminal's Ctrl-C reaches only us."""
+    with log.open("ab") as words:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            start_new_session=True,
+            preexec_fn=_child_setup(),
+        )
+
+
+def _child_setup() -> Callable[[], None]:
+    """What the child does before it becomes the broker: room for 425+ sockets, and to end when we end.
+
+    Everything is looked up here: between fork and exec only system calls are safe.
+    """
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    limits = (wanted if soft == resource.RLIM_INFINITY else max(soft, wanted), hard)
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != parent:  # it ended before the line above
+                os._exit(1)
+
+    return prepare
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, port: int) -> str:
+    """The broker's name and version once it answers; "" when it ended or the time is over."""
+    deadline = time.monotonic() + START_S_MAX
+    while process.poll() is None and time.monotonic() < deadline:
+        running = _RUNNING.search(log.read_text(encoding="utf-8", errors="replace"))
+        if running and _answers(port):
+            return f"{running[1]} {running[2]}"
+        time.sleep(0.02)
+    return ""
+
+
+def _answers(port: int) -> bool:
+    try:
+        return connect(LOOPBACK, port, 1.0) == 0
+    except (OSError, ValueError):
+        return False
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "its log is empty")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_S_MAX)

@@ -1,0 +1,154 @@
+"""The nodes' exact twin: the same integers, all nodes of many cycles at once.
+
+Plan: per exchange, one bit per neighbour says whether its value was used (existing, heard, with a reading); every
+other tap holds the node's own value of that layer. A convolution is one float64 matrix product over all nodes, which
+is exact because every partial sum is an integer below 2^53 (protocol/filter_set.py proves 2^30), then the nodes' own
+integer rounding. Everything inside has the axes (channel, cycle, row, column), which is the weights' order of taps.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.model import CONV3X3, Filters, NodeLayer
+from gateway.site import Site
+from protocol.fixed import ACTIVATION_MAX, READING_MAX, READING_MIN
+from protocol.grid import BLOCK_SIDE, CENTRE, SLOTS, TAPS, tap_of
+
+# A feature where nothing was pooled.
+NOTHING = -1
+# 100 lounge cycles make 15 MB of taps: enough to keep BLAS busy, little enough for a Raspberry Pi.
+_CYCLES_AT_ONCE = 100
+
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Number = TypeVar("Number", bound=np.generic)
+
+
+def units(filters: Filters, readings_ccel: Ints, present: Bools, neighbour_masks: Bytes, absence: Bytes) -> Bytes:
+    """Every node's last activations in one cycle.
+
+    Args:
+        filters: the cycle's filters.
+        readings_ccel: int16 [rows, cols]; anything where no reading is.
+        present: bool [rows, cols], which nodes have a reading.
+        neighbour_masks: uint8 [rows, cols], which neighbours exist, one bit a slot.
+        absence: uint8 [exchanges, rows, cols], neighbours that exist and yet were not used, one bit a slot.
+
+    Returns:
+        uint8 [rows, cols, channels]; zeros where no node computes.
+    """
+    used = neighbour_masks & ~absence & _neighbours_where(present)
+    activations = _compute(filters, readings_ccel[np.newaxis], used[:, np.newaxis])[0]
+    return np.where(present[..., np.newaxis], activations, np.uint8(0))
+
+
+def pool(activations: Bytes, pooled: Bools) -> NDArray[np.int16]:
+    """The maximum per block and channel over the units that were pooled.
+
+    Args:
+        activations: uint8 [..., rows, cols, channels].
+        pooled: bool [..., rows, cols].
+
+    Returns:
+        int16 [..., block rows, block cols, channels], 0..255, or -1 where nothing was pooled.
+    """
+    *batch, rows, cols, channels = activations.shape
+    block_rows, block_cols = -(-rows // BLOCK_SIDE), -(-cols // BLOCK_SIDE)
+    padded = np.full((*batch, block_rows * BLOCK_SIDE, block_cols * BLOCK_SIDE, channels), NOTHING, np.int16)
+    padded[..., :rows, :cols, :] = np.where(pooled[..., np.newaxis], activations.astype(np.int16), NOTHING)
+    tops = np.maximum(padded[..., ::BLOCK_SIDE, :, :], padded[..., 1::BLOCK_SIDE, :, :])
+    return np.maximum(tops[..., ::BLOCK_SIDE, :], tops[..., 1::BLOCK_SIDE, :])
+
+
+def features(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) -> NDArray[np.int16]:
+    """The features of many cycles in which nothing was lost but the readings that are missing.
+
+    Args:
+        filters: one set for all cycles.
+        readings_ccel: int16 [n, rows, cols].
+        present: bool [n, rows, cols]; holes of the site may hold anything.
+        site: where nodes stand.
+
+    Returns:
+        int16 [n, block rows, block cols, channels], as `pool` gives them.
+    """
+    exchanges = sum(layer.kind == CONV3X3 for layer in filters.layers)
+    result = np.empty((len(readings_ccel), *site.block_shape, filters.layers[-1].channels_out), np.int16)
+    for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
+        part = slice(start, start + _CYCLES_AT_ONCE)
+        has_reading = present[part] & site.mask
+        used = site.neighbour_masks & _neighbours_where(has_reading)
+        activations = _compute(filters, readings_ccel[part], np.broadcast_to(used, (exchanges, *used.shape)))
+        result[part] = pool(activations, has_reading)
+    return result
+
+
+def computable(known: Bools, present: Bools, neighbour_masks: Bytes, absence: Bytes) -> Bools:
+    """Which units of one cycle can be recomputed from what was reported.
+
+    A unit's value at a layer can be when its own absence bytes were reported and its own and every used neighbour's
+    value of the layer before can be; a value of layer 0 is the reading. What used a unit whose byte never came is late.
+
+    Args:
+        known: bool [rows, cols], nodes whose absence bytes were reported.
+        present: bool [rows, cols], nodes whose reading was reported.
+        neighbour_masks: uint8 [rows, cols], which neighbours exist, one bit a slot.
+        absence: uint8 [exchanges, rows, cols], as reported.
+
+    Returns:
+        bool [rows, cols].
+    """
+    value = present
+    for used in neighbour_masks & ~absence:
+        value = known & value & ((used & ~_neighbours_where(value)) == 0)
+    return value
+
+
+def _compute(filters: Filters, readings_ccel: Ints, used: Bytes) -> Bytes:
+    """All layers: readings [n, rows, cols] and used [exchanges, n, rows, cols] -> uint8 [n, rows, cols, channels]."""
+    centred = readings_ccel.astype(np.int64) - filters.reference_ccel
+    values = np.clip(centred, READING_MIN, READING_MAX).astype(np.float64)[np.newaxis]
+    halos = iter(used)
+    for layer in filters.layers:
+        taps = _taps(values, next(halos)) if layer.kind == CONV3X3 else values
+        values = _convolve(layer, taps)
+    return np.moveaxis(values, 0, -1).astype(np.uint8)
+
+
+def _taps(values: NDArray[np.float64], used: Bytes) -> NDArray[np.float64]:
+    """What the units read: values [channels, n, rows, cols] -> [channels, 9, n, rows, cols], own values in the gaps."""
+    channels, *grid = values.shape
+    taps = np.empty((channels, TAPS, *grid))
+    taps[:, CENTRE] = values
+    for slot in range(SLOTS):
+        taps[:, tap_of(slot)] = np.where(used >> slot & 1, _seen_in(values, slot), values)
+    return taps
+
+
+def _convolve(layer: NodeLayer, taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One layer's activations, whole numbers 0..255 [out, n, rows, cols]."""
+    grid = taps.shape[-3:]
+    weights = layer.weights.reshape(layer.channels_out, -1).astype(np.float64)
+    products: NDArray[np.int64] = (weights @ taps.reshape(weights.shape[1], -1)).astype(np.int64)
+    half = 1 << (layer.shift - 1)
+    rounded = (products + layer.bias.astype(np.int64)[:, np.newaxis] + half) >> layer.shift
+    return np.minimum(np.maximum(rounded, 0), ACTIVATION_MAX).reshape(-1, *grid).astype(np.float64)
+
+
+def _neighbours_where(condition: Bools) -> Bytes:
+    """Per node the slots whose node meets a condition: bool [..., rows, cols] -> uint8, one bit a slot."""
+    bits = np.zeros(condition.shape, np.uint8)
+    for slot in range(SLOTS):
+        bits |= _seen_in(condition, slot).astype(np.uint8) << slot
+    return bits
+
+
+def _seen_in(values: NDArray[Number], slot: int) -> NDArray[Number]:
+    """Each node's neighbour's value in a slot, zero outside the grid: [..., rows, cols] -> the same shape."""
+    *_, rows, cols = values.shape
+    down, right = tap_of(slot) // 3, tap_of(slot) % 3
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)])
+    return padded[..., down : down + rows, right : right + cols]

@@ -1,0 +1,74 @@
+"""The beacon: the gateway opens a cycle. Little-endian.
+
+     0  u8   wire version (high nibble) | kind BEACON (low nibble)
+     1  u8   flags: mode (bits 0-1: 0 always) | 4 reports carry readings | 8 nodes publish their health
+     2  u32  run, larger at each gateway start
+     6  u32  cycle
+    10  u32  period, ms: the time to the next beacon when all goes well
+    14  u16  time for each exchange, ms after the node entered the cycle
+    16  u16  time for gathering the block, ms after the last exchange's time
+    18  u32  filter version of this cycle
+    22  u32  the cycle that the bitmap acknowledges
+    26  u8   block rows
+    27  u8   block columns
+    28  u8[] bitmap, one bit a block in reading order, lowest bit first: its report is stored
+"""
+
+import struct
+from collections import namedtuple
+
+from protocol.compat import const
+from protocol.frame import BEACON, WIRE_VERSION
+
+MODE_ALWAYS = const(0)
+MODE_MASK = const(3)
+WANT_READINGS = const(4)
+WANT_HEALTH = const(8)
+
+SIZE = const(28)
+# 4096 blocks: a site of 128 x 128 nodes. It bounds what a node has to take in at once.
+BITMAP_MAX = const(512)
+BEACON_MAX = const(540)
+
+_FORMAT = "<BBIIIHHIIBB"
+
+
+Beacon = namedtuple(
+    "Beacon",
+    (
+        "flags",
+        "run",
+        "cycle",
+        "period_ms",
+        "exchange_ms",
+        "gather_ms",
+        "version",
+        "acked_cycle",
+        "block_rows",
+        "block_cols",
+    ),
+)
+"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`."""
+
+
+def pack(beacon: Beacon, bitmap) -> bytes:
+    """A beacon in bytes; the bitmap is ceil(block_rows * block_cols / 8) bytes."""
+    return struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon) + bytes(bitmap)
+
+
+def unpack(frame):
+    """The Beacon in a frame, or None where it is no well-formed one."""
+    size = len(frame)
+    if size < SIZE or size > BEACON_MAX or frame[0] != WIRE_VERSION << 4 | BEACON:
+        return None
+    fields = struct.unpack_from(_FORMAT, frame, 0)
+    return Beacon(*fields[1:]) if size == SIZE + (fields[9] * fields[10] + 7) // 8 else None
+
+
+def acknowledged(frame, block_row: int, block_col: int) -> bool:
+    """Whether the bitmap of a well-formed beacon holds the block's bit."""
+    rows, cols = frame[26], frame[27]
+    if block_row >= rows or block_col >= cols:
+        return False
+    index = block_row * cols + block_col
+    return bool(frame[SIZE + (index >> 3)] >> (index & 7) & 1)

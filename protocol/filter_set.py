@@ -1,0 +1,135 @@
+"""A filter set: all that a node needs to compute its units. Little-endian.
+
+     0  u8[2] 'T' 'F'
+     2  u8    format 1
+     3  u8    number of node layers, 1..8
+     4  u32   version; a site's versions only rise
+     8  i16   reference_ccel: what the first layer subtracts from a reading
+    10  u8    pool: side of a block, 2
+    11  u8    number of self-test vectors, 0 in this format
+    12  u8    length of the site's name, then the name in ASCII
+     -        the layers, one after the other
+                u8     kind: 1 conv3x3, 2 conv1x1
+                u8     channels in, 1..16
+                u8     channels out, 1..16
+                u8     shift, 1..24
+                i32[]  bias, one per channel out
+                i8[]   weights [out][in][9 or 1], taps NW N NE W C E SW S SE
+     -  u8[64] signature over everything before it; all zero while it lies unsigned in a node's own flash
+"""
+
+import struct
+from array import array
+from collections import namedtuple
+
+from protocol.compat import const
+from protocol.fixed import BIAS_ZERO, INPUT_ZERO, SHIFT_MAX, SHIFT_MIN, WEIGHT_ZERO
+from protocol.frame import CHANNELS_MAX, EXCHANGES_MAX
+from protocol.grid import BLOCK_SIDE, TAPS
+
+CONV3X3 = const(1)
+CONV1X1 = const(2)
+KIND_NAMES = {CONV3X3: "conv3x3", CONV1X1: "conv1x1"}
+FORMAT = const(1)
+LAYERS_MAX = const(8)
+SIGNATURE_SIZE = const(64)
+
+_HEAD = "<2sBBIhBBB"
+_HEAD_SIZE = const(13)
+_LAYER_SIZE = const(4)
+
+
+Layer = namedtuple("Layer", ("kind", "weights", "bias", "shape"))
+"""One node layer, ready for the kernel.
+
+kind: CONV3X3 or CONV1X1; weights: uint8 [out * taps], weight + 2^7; bias: uint32 array [out], bias + 2^29; shape: uint16
+array (taps per filter, channels out, shift, zero of the stored input), taps being channels in * 9 or channels in.
+"""
+
+FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layers", "signature"))
+"""A filter set taken apart: version u32, name of the site, int16, list of Layer, 64 bytes."""
+
+
+def unpack(data) -> FilterSet:
+    """Take a filter set apart and check it; nothing is allocated beyond the format's limits.
+
+    Raises:
+        ValueError: it is malformed, or a sum could overflow.
+    """
+    if len(data) < _HEAD_SIZE + SIGNATURE_SIZE:
+        raise ValueError("filter set cut short")
+    magic, form, count, version, reference_ccel, pool, tests, size = struct.unpack_from(_HEAD, data, 0)
+    if bytes(magic) != b"TF" or form != FORMAT:
+        raise ValueError("no filter set of format 1")
+    if not 0 < count <= LAYERS_MAX or pool != BLOCK_SIDE or tests:
+        raise ValueError("filter set with layers, pool or self-tests that this format does not know")
+    at = _HEAD_SIZE + size
+    site = str(bytes(data[_HEAD_SIZE:at]), "ascii")
+    layers = []
+    channels = 1
+    for index in range(count):
+        layer = _unpack_layer(data, at, index == 0, channels)
+        layers.append(layer)
+        channels = layer.shape[1]
+        at += _LAYER_SIZE + len(layer.weights) + 4 * channels
+    if len(data) != at + SIGNATURE_SIZE:
+        raise ValueError("filter set of a wrong length")
+    if sum([layer.kind == CONV3X3 for layer in layers]) > EXCHANGES_MAX:
+        raise ValueError("filter set with more than 4 exchanges")
+    return FilterSet(version, site, reference_ccel, layers, bytes(data[at:]))
+
+
+def _unpack_layer(data, at: int, first: bool, channels: int) -> Layer:
+    if at + _LAYER_SIZE > len(data):
+        raise ValueError("filter set cut short")
+    kind, channels_in, channels_out, shift = data[at], data[at + 1], data[at + 2], data[at + 3]
+    if kind != CONV3X3 and (first or kind != CONV1X1):
+        raise ValueError("layer kind: neither conv3x3 nor, behind the first, conv1x1")
+    if channels_in != channels or not 0 < channels_out <= CHANNELS_MAX:
+        raise ValueError("layer channels: not in 1..16, or other than the layer before gives")
+    if not SHIFT_MIN <= shift <= SHIFT_MAX:
+        raise ValueError("layer shift: not in 1..24")
+    taps = channels_in * (TAPS if kind == CONV3X3 else 1)
+    at += _LAYER_SIZE
+    if at + channels_out * (4 + taps) > len(data):
+        raise ValueError("filter set cut short")
+    shape = array("H", (taps, channels_out, shift, INPUT_ZERO if first else 0))
+    bias = array("I", [_unpack_bias(data, at + 4 * out) for out in range(channels_out)])
+    at += 4 * channels_out
+    weights = bytearray(data[at : at + channels_out * taps])
+    for place in range(len(weights)):
+        weights[place] ^= WEIGHT_ZERO  # flips the sign bit: int8 w becomes w + 2^7
+    return Layer(kind, weights, bias, shape)
+
+
+def _unpack_bias(data, at: int) -> int:
+    """A stored bias, uint32.
+
+    Products add up to at most 9 * 2^15 * 2^7 < 2^26 in the first layer and 144 * 255 * 2^7 < 2^23 in the others; with
+    |bias| < 2^29 and half of 2^24 for rounding every sum stays below 2^30: inside int32, and inside the 31-bit small
+    integers of a board. So only a bias can make a set overflow.
+    """
+    bias = struct.unpack_from("<i", data, at)[0]
+    if not -BIAS_ZERO < bias < BIAS_ZERO:
+        raise ValueError("could overflow: a bias of 2^29 or more")
+    return bias + BIAS_ZERO
+
+
+def pack(version: int, site: str, reference_ccel: int, layers, signature: bytes = bytes(SIGNATURE_SIZE)) -> bytes:
+    """A filter set in bytes.
+
+    Args:
+        version: u32.
+        site: name of the site.
+        reference_ccel: int16.
+        layers: (kind, channels_in, channels_out, shift, bias, weights) each; bias a list of int32, weights a flat
+            list of int8 in the order of the format.
+        signature: 64 bytes.
+    """
+    name = site.encode()
+    data = struct.pack(_HEAD, b"TF", FORMAT, len(layers), version, reference_ccel, BLOCK_SIDE, 0, len(name)) + name
+    for kind, channels_in, channels_out, shift, bias, weights in layers:
+        data += bytes((kind, channels_in, channels_out, shift))
+        data += struct.pack("<%di" % len(bias), *bias)
+        data += struct.pack("<%db" % len(weights), *weights)
+    return data + signature

@@ -1,0 +1,147 @@
+"""Frames between nodes, and the header that every node's frame carries. Little-endian throughout.
+
+    header       0  u8   wire version (high nibble) | kind (low nibble)
+                 1  u8   row of the sender
+                 2  u8   column of the sender
+                 3  u8   run, low byte
+                 4  u16  cycle, low half
+                 6  u16  the sender's filter version, low half
+    READING      8  i16  reading, ccel
+    NO_READING           nothing more: this sensor gives nothing this cycle, do not wait for me
+    ACTIVATIONS  8  u8   the exchange that takes them in, 1..3
+                 9  u8[] one activation per channel, 1..16
+    MEMBER       8  u8   flags: exchanges (high nibble) | 2 absence follows | 1 reading follows
+                 -  u8[] absence bytes, one per exchange                        when flagged
+                 -  i16  reading, ccel                                          when flagged
+                 -  u8[] last activations, one per channel, 1..16
+
+An *exchange* is a conv3x3 layer: the only ones that read a halo. Bit `slot` of its absence byte: that neighbour stands
+in the site's table, yet this unit computed with its own value in its place.
+Beacon and report have files of their own; docs/protocol.md explains all of them.
+"""
+
+import struct
+
+from protocol.compat import const
+
+WIRE_VERSION = const(1)
+
+BEACON = const(1)
+READING = const(2)
+NO_READING = const(3)
+ACTIVATIONS = const(4)
+MEMBER = const(5)
+REPORT = const(6)
+KINDS = ("none", "beacon", "reading", "no_reading", "activations", "member", "report")
+
+HEADER_SIZE = const(8)
+CHANNELS_MAX = const(16)
+EXCHANGES_MAX = const(4)
+# The payload that fits one 802.15.4 frame beside 21 bytes of overhead is 112 bytes; the longest report stays below.
+NODE_FRAME_MAX = const(112)
+
+HAS_READING = const(1)
+HAS_ABSENCE = const(2)
+
+_HEADER = "<BBBBHH"
+
+
+def kind_of(frame) -> int:
+    """The kind of a frame whose length fits its kind, or 0: too short, other wire version, unknown, wrong length."""
+    size = len(frame)
+    if size < HEADER_SIZE or frame[0] >> 4 != WIRE_VERSION:
+        return 0
+    kind = frame[0] & 0x0F
+    if kind == READING:
+        fits = size == HEADER_SIZE + 2
+    elif kind == NO_READING:
+        fits = size == HEADER_SIZE
+    elif kind == ACTIVATIONS:
+        fits = HEADER_SIZE + 2 <= size <= HEADER_SIZE + 1 + CHANNELS_MAX
+    elif kind == MEMBER:
+        fits = size > HEADER_SIZE and 1 <= size - member_activations(frame) <= CHANNELS_MAX
+    else:  # their own modules look closer
+        fits = kind == BEACON or (kind == REPORT and size <= NODE_FRAME_MAX)
+    return kind if fits else 0
+
+
+def u16(frame, at: int) -> int:
+    """The unsigned 16-bit number at an offset, without allocating."""
+    return frame[at] | frame[at + 1] << 8
+
+
+def i16(frame, at: int) -> int:
+    """The signed 16-bit number at an offset, without allocating."""
+    value = frame[at] | frame[at + 1] << 8
+    return value - 65536 if value & 0x8000 else value
+
+
+def row_of(frame) -> int:
+    """Row of the sender."""
+    return frame[1]
+
+
+def col_of(frame) -> int:
+    """Column of the sender."""
+    return frame[2]
+
+
+def run_of(frame) -> int:
+    """Low byte of the run."""
+    return frame[3]
+
+
+def cycle_of(frame, near: int) -> int:
+    """The whole cycle number: the one nearest to `near` that has the frame's low half; (5 of frame, 65535) -> 65541."""
+    away = (u16(frame, 4) - near) & 0xFFFF
+    return near + (away - 65536 if away & 0x8000 else away)
+
+
+def version_of(frame) -> int:
+    """Low half of the sender's filter version."""
+    return u16(frame, 6)
+
+
+def header(kind: int, row: int, col: int, run: int, cycle: int, version: int) -> bytes:
+    """The eight bytes that open every node's frame; run, cycle and version may be whole and are cut to size."""
+    first = WIRE_VERSION << 4 | kind
+    return struct.pack(_HEADER, first, row, col, run & 0xFF, cycle & 0xFFFF, version & 0xFFFF)
+
+
+def reading(head: bytes, reading_ccel: int) -> bytes:
+    """A READING frame on a finished header."""
+    return head + struct.pack("<h", reading_ccel)
+
+
+def activations(head: bytes, exchange: int, values) -> bytes:
+    """An ACTIVATIONS frame for an exchange on a finished header."""
+    return head + bytes((exchange,)) + bytes(values)
+
+
+def member(head: bytes, absence, reading_ccel, values) -> bytes:
+    """A MEMBER frame on a finished header.
+
+    Args:
+        head: the header.
+        absence: one byte per exchange; sent only where one is not zero.
+        reading_ccel: the reading to carry along, or None.
+        values: the last activations, uint8 per channel.
+    """
+    absent = bytes(absence) if any(absence) else b""
+    flags = len(absence) << 4
+    if absent:
+        flags |= HAS_ABSENCE
+    if reading_ccel is None:
+        return head + bytes((flags,)) + absent + bytes(values)
+    return head + bytes((flags | HAS_READING,)) + absent + struct.pack("<h", reading_ccel) + bytes(values)
+
+
+def member_reading(frame) -> int:
+    """Offset of a MEMBER frame's reading; it is there only where the flag HAS_READING is set."""
+    flags = frame[HEADER_SIZE]
+    return HEADER_SIZE + 1 + (flags >> 4 if flags & HAS_ABSENCE else 0)
+
+
+def member_activations(frame) -> int:
+    """Offset of a MEMBER frame's activations; they run to its end."""
+    return member_reading(frame) + (2 if frame[HEADER_SIZE] & HAS_READING else 0)

@@ -1,0 +1,40 @@
+"""Topics under `tm/1/<site>/` (docs/protocol.md): who publishes what where.
+
+`n/<id>` is a node by name (n-RR-CC), `b/<row>-<col>` a block.
+"""
+
+from protocol.grid import BLOCK_SIDE, block_name, node_name
+
+ROOT = "tm/1/"
+SITE_CHARACTERS_MAX = 32
+
+
+def check_site(name: str) -> str:
+    """The name itself when it can stand in a topic: 1..32 of a-z, 0-9, '-' and '_'.
+
+    Raises:
+        ValueError: any other name.
+    """
+    if 0 < len(name) <= SITE_CHARACTERS_MAX and all(c in "abcdefghijklmnopqrstuvwxyz0123456789-_" for c in name):
+        return name
+    raise ValueError("site name " + repr(name) + ": write 1 to 32 of a-z, 0-9, '-' and '_'")
+
+
+def base(site: str) -> str:
+    """The prefix of every topic of a site, with its closing slash."""
+    return ROOT + site + "/"
+
+
+def cycle(site: str) -> str:
+    """The beacon's topic."""
+    return base(site) + "cycle"
+
+
+def of_node(site: str, row: int, col: int, leaf: str) -> str:
+    """A node's own topic: leaf is halo, up, state, about or health."""
+    return base(site) + "n/" + node_name(row, col) + "/" + leaf
+
+
+def of_block(site: str, row: int, col: int) -> str:
+    """The topic on which members of the block of node (row, col) hand over their activations."""
+    return base(site) + "b/" + block_name(row // BLOCK_SIDE, col // BLOCK_SIDE)

@@ -1,0 +1,313 @@
+"""The broker: real mosquitto and real amqtt as children, strangers, and every way to ask for what is not there."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+
+from gateway import broker
+from gateway.broker import BrokerError, find_mosquitto, open_broker
+
+ROOT = Path(__file__).resolve().parent.parent
+WAIT_S_MAX = 10.0
+PROGRAMS = [
+    pytest.param("mosquitto", marks=pytest.mark.skipif(not find_mosquitto(), reason="mosquitto is not installed")),
+    "amqtt",
+]
+
+OPEN_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from gateway.broker import open_broker
+print(open_broker(sys.argv[1], Path(sys.argv[2])).pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_broker_from_the_environment(monkeypatch):
+    monkeypatch.delenv("THERMESH_BROKER", raising=False)
+
+
+@pytest.fixture
+def stranger():
+    """A listener that hands each connection to `answer`, in a thread; gives a function that starts it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def start(answer):
+        def serve():
+            link, _ = listener.accept()
+            with link:
+                answer(link)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    listener.close()
+
+
+def is_running(pid):
+    """Whether the process exists and is not merely unburied."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def becomes_true(condition):
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def round_trip(host, port):
+    """Publish once and return what a subscriber on a wildcard received."""
+    received, subscribed = [], threading.Event()
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="test")
+    client.on_connect = lambda *_: client.subscribe("th1/+/halo")
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda *arguments: received.append((arguments[2].topic, arguments[2].payload))
+    client.connect(host, port)
+    client.loop_start()
+    try:
+        assert subscribed.wait(WAIT_S_MAX)
+        client.publish("th1/n-03-12/halo", b"\x00\xff")
+        becomes_true(lambda: received)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return received
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_own_broker_passes_messages_on_and_leaves_no_process(program, tmp_path):
+    with open_broker(program, tmp_path / "new" / "folder") as own:
+        assert own.own
+        assert own.host == "127.0.0.1"
+        assert own.name.startswith(f"{program} ")
+        assert is_running(own.pid)
+        assert round_trip(own.host, own.port) == [("th1/n-03-12/halo", b"\x00\xff")]
+    assert not is_running(own.pid)
+    own.close()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_own_broker_listens_on_the_loopback_only(program, tmp_path):
+    with open_broker(program, tmp_path) as own, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", own.port), 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_killed_parent_leaves_no_broker(program, tmp_path):
+    command = [sys.executable, "-c", OPEN_AND_WAIT, program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        pid = int(parent.stdout.readline())
+        assert is_running(pid)
+        parent.kill()
+    assert becomes_true(lambda: not is_running(pid))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_ctrl_c_in_the_terminal_does_not_reach_an_own_broker(program, tmp_path):
+    with open_broker(program, tmp_path) as own:
+        assert os.getsid(own.pid) == own.pid
+        assert os.getpgid(own.pid) != os.getpgid(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_own_broker_has_room_for_425_nodes_though_its_parent_has_not(program, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with open_broker(program, tmp_path) as own:
+            lines = Path(f"/proc/{own.pid}/limits").read_text().splitlines()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    soft = next(line.split()[3] for line in lines if line.startswith("Max open files"))
+    assert soft == "unlimited" or int(soft) >= 1024
+
+
+def test_a_broker_that_runs_already_is_reached_and_left_alone(tmp_path):
+    with open_broker("amqtt", tmp_path) as own:
+        address = f"{own.host}:{own.port}"
+        with open_broker(address, tmp_path) as other:
+            assert (other.host, other.port, other.name) == (own.host, own.port, address)
+            assert (other.own, other.pid) == (False, None)
+        assert is_running(own.pid)
+
+
+def test_auto_prefers_mosquitto_and_falls_back_to_amqtt(tmp_path, monkeypatch):
+    with open_broker("auto", tmp_path) as own:
+        assert own.name.split()[0] == ("mosquitto" if find_mosquitto() else "amqtt")
+    monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
+    with open_broker("auto", tmp_path) as own:
+        assert own.name.split()[0] == "amqtt"
+
+
+def test_the_environment_decides_what_auto_means_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("THERMESH_BROKER", "amqtt")
+    with open_broker("auto", tmp_path) as own:
+        assert own.name.startswith("amqtt ")
+        monkeypatch.setenv("THERMESH_BROKER", "nonsense")
+        with open_broker(f"127.0.0.1:{own.port}", tmp_path) as other:
+            assert not other.own
+
+
+def test_a_port_that_another_program_took_is_given_up_for_another(tmp_path, monkeypatch):
+    free_port = broker._free_port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr(broker, "_free_port", lambda: ports.pop() if ports else free_port())
+        with open_broker("auto", tmp_path) as own:
+            assert own.port != taken.getsockname()[1]
+
+
+def test_a_broker_that_ends_at_once_is_an_error_with_the_last_line_of_its_log(tmp_path, monkeypatch):
+    program = tmp_path / "mosquitto"
+    program.write_text("#!/bin/sh\necho one\necho 'Error: no memory for two' >&2\nexit 3\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(broker, "find_mosquitto", lambda: str(program))
+    with pytest.raises(BrokerError) as caught:
+        open_broker("mosquitto", tmp_path)
+    assert str(caught.value) == "--broker mosquitto: mosquitto ended with code 3: Error: no memory for two"
+
+
+def test_a_broker_that_never_answers_is_ended_and_an_error(tmp_path, monkeypatch):
+    program = tmp_path / "mosquitto"
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho starting\nexec sleep 60\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(broker, "find_mosquitto", lambda: str(program))
+    monkeypatch.setattr(broker, "START_S_MAX", 0.5)
+    with pytest.raises(BrokerError) as caught:
+        open_broker("mosquitto", tmp_path)
+    assert str(caught.value) == "--broker mosquitto: mosquitto does not answer within 0.5 s: starting"
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BrokerError, match=r"^--broker amqtt: amqtt cannot be started: .*Not a directory"):
+        open_broker("amqtt", tmp_path / "file" / "folder")
+
+
+def test_mosquitto_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
+    with pytest.raises(BrokerError) as caught:
+        open_broker("mosquitto", tmp_path)
+    assert str(caught.value) == (
+        "--broker mosquitto: mosquitto is not on PATH, in /usr/sbin or /usr/local/sbin;"
+        " install it, or use --broker amqtt"
+    )
+
+
+NO_CHOICE = "is not auto, mosquitto, amqtt or HOST:PORT"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("foo", f"--broker foo: {NO_CHOICE}"),
+        ("", f"--broker : {NO_CHOICE}"),
+        ("10.0.0.1", f"--broker 10.0.0.1: {NO_CHOICE}"),
+        (":1883", f"--broker :1883: {NO_CHOICE}"),
+        ("mqtt://gate:1883", f"--broker mqtt://gate:1883: {NO_CHOICE}"),
+        ("two words:1883", f"--broker two words:1883: {NO_CHOICE}"),
+        ("two\nlines", f"--broker two?lines: {NO_CHOICE}"),
+        ("gate:", "--broker gate:: port '' is not in 1..65535"),
+        ("gate:0", "--broker gate:0: port '0' is not in 1..65535"),
+        ("gate:65536", "--broker gate:65536: port '65536' is not in 1..65535"),
+        ("gate:1e3", "--broker gate:1e3: port '1e3' is not in 1..65535"),
+        ("gate:١٨٨٣", "--broker gate:١٨٨٣: port '١٨٨٣' is not in 1..65535"),
+        ("::1:1883", "--broker ::1:1883: an IPv6 address stands in brackets: [::1]:1883"),
+        (
+            "127.0.0.1:1",
+            "--broker 127.0.0.1:1: nothing answers there (Connection refused); start a broker, or use --broker auto",
+        ),
+    ],
+)
+def test_a_choice_that_leads_nowhere_is_named_with_the_remedy(choice, message, tmp_path):
+    with pytest.raises(BrokerError) as caught:
+        open_broker(choice, tmp_path)
+    assert str(caught.value) == message
+
+
+def test_an_ipv6_address_in_brackets_is_taken_apart():
+    assert broker.parse_address(broker.Choice("--broker", "[::1]:1883")) == ("::1", 1883)
+    assert broker.parse_address(broker.Choice("--broker", "[fe80::1%eth0]:1")) == ("fe80::1%eth0", 1)
+
+
+def test_a_host_that_no_one_knows_is_an_error(tmp_path):
+    with pytest.raises(BrokerError, match=r"^--broker no\.invalid:1883: no such host \(.*\); start a broker"):
+        open_broker("no.invalid:1883", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("foo", f"THERMESH_BROKER foo: {NO_CHOICE}"),
+        (
+            "127.0.0.1:1",
+            "THERMESH_BROKER 127.0.0.1:1: nothing answers there (Connection refused);"
+            " start a broker, or unset THERMESH_BROKER",
+        ),
+    ],
+)
+def test_a_bad_value_in_the_environment_names_the_variable(word, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("THERMESH_BROKER", word)
+    with pytest.raises(BrokerError) as caught:
+        open_broker("auto", tmp_path)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not an MQTT broker"),
+        (b"", "what answers there hangs up on MQTT"),
+        (b"\x20\x02\x00\x05", "it refuses clients without a user name"),
+        (b"\x20\x02\x00\x63", "it refuses us with code 99"),
+    ],
+)
+def test_what_is_no_broker_for_us_is_an_error(answer, reason, stranger, tmp_path):
+    def reply(link):
+        link.recv(100)
+        link.sendall(answer)
+
+    address = stranger(reply)
+    with pytest.raises(BrokerError) as caught:
+        open_broker(address, tmp_path)
+    assert str(caught.value) == f"--broker {address}: {reason}; start a broker, or use --broker auto"
+
+
+def test_one_that_never_answers_is_given_up(stranger, tmp_path, monkeypatch):
+    monkeypatch.setattr(broker, "REACH_S_MAX", 0.3)
+    told = threading.Event()
+    address = stranger(lambda link: told.wait(WAIT_S_MAX))
+    began = time.monotonic()
+    with pytest.raises(BrokerError, match=r"nothing answers there within 0\.3 s; start a broker"):
+        open_broker(address, tmp_path)
+    told.set()
+    assert time.monotonic() - began < 3
+
+
+def test_an_own_broker_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(broker, "STOP_S_MAX", 0.3)
+    own = open_broker("amqtt", tmp_path)
+    os.kill(own.pid, signal.SIGSTOP)  # a stopped process does not take its SIGTERM
+    own.close()
+    assert not is_running(own.pid)

