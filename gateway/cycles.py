@@ -1,0 +1,163 @@
+"""Cycle assembly: the reports of one cycle become features, and everything that is needed to recompute them.
+
+Rules: where two owners report a block, the element-wise maximum counts, so nodes need not agree on an owner. A cell is
+accounted for when some report pooled it or said that it has no reading. A cell unaccounted for in two whole cycles is
+not waited for, as nodes do with each other, and has no reading until it comes back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.site import Cell, Site
+from gateway.twin import NOTHING
+from protocol.grid import BLOCK_SIDE, CORNERS
+from protocol.report import Report
+
+# A cell that was silent for so many whole cycles is gone.
+GONE_CYCLES = 2
+
+
+class Record(NamedTuple):
+    """One cycle as it was reported.
+
+    Attributes:
+        cycle: its number.
+        features: int16 [block rows, block cols, channels], -1 where no report came or nothing was pooled.
+        readings_ccel: int16 [rows, cols], 0 where none was reported.
+        has_reading: bool [rows, cols], a reading was reported.
+        pooled: bool [rows, cols], the unit took part and its absence bytes are known.
+        absence: uint8 [exchanges, rows, cols].
+        no_reading: bool [rows, cols], said so, or gone.
+        late: values that should have taken part and did not: units not pooled, and neighbours' values replaced although
+            the neighbour has a reading.
+    """
+
+    cycle: int
+    features: NDArray[np.int16]
+    readings_ccel: NDArray[np.int16]
+    has_reading: NDArray[np.bool_]
+    pooled: NDArray[np.bool_]
+    absence: NDArray[np.uint8]
+    no_reading: NDArray[np.bool_]
+    late: int
+
+
+class Presence:
+    """Who was heard lately; lives from cycle to cycle."""
+
+    def __init__(self, site: Site):
+        """Every cell counts as heard just now."""
+        self._mask = site.mask
+        self._silent = np.zeros(self._mask.shape, np.int64)
+
+    @property
+    def awaited(self) -> NDArray[np.bool_]:
+        """Cells worth waiting for, bool [rows, cols]."""
+        return self._mask & (self._silent < GONE_CYCLES)
+
+    def close_cycle(self, accounted: NDArray[np.bool_]) -> None:
+        """Take in who was accounted for in a cycle that is over."""
+        self._silent = np.where(accounted, 0, self._silent + 1)
+
+
+class Assembly:
+    """One cycle while its reports come in.
+
+    Attributes:
+        cycle: its number.
+        doubles: reports that said nothing new.
+        misfits: reports that do not fit the site or the model.
+    """
+
+    def __init__(self, site: Site, cycle: int, channels: int, exchanges: int):
+        """Empty; sized by the site and the filters in force."""
+        self.cycle = cycle
+        self.doubles = self.misfits = 0
+        shape = site.mask.shape
+        self._site = site
+        self._channels = channels
+        self._exchanges = exchanges
+        self._features = np.full((*site.block_shape, channels), NOTHING, np.int16)
+        self._readings_ccel = np.zeros(shape, np.int16)
+        self._has_reading = np.zeros(shape, np.bool_)
+        self._pooled = np.zeros(shape, np.bool_)
+        self._no_reading = np.zeros(shape, np.bool_)
+        self._absence = np.zeros((exchanges, *shape), np.uint8)
+
+    @property
+    def accounted(self) -> NDArray[np.bool_]:
+        """Cells that a report spoke of, bool [rows, cols]."""
+        return self._pooled | self._no_reading
+
+    @property
+    def reported_blocks(self) -> NDArray[np.bool_]:
+        """Blocks of which any report came, bool [block rows, block cols]."""
+        cells = np.argwhere(self.accounted) // BLOCK_SIDE
+        blocks = np.zeros(self._site.block_shape, np.bool_)
+        blocks[cells[:, 0], cells[:, 1]] = True
+        return blocks
+
+    def take(self, owner: Cell, report: Report) -> bool:
+        """Merge a report; False where it says nothing new or does not fit, which is counted."""
+        top, left = owner[0] // BLOCK_SIDE * BLOCK_SIDE, owner[1] // BLOCK_SIDE * BLOCK_SIDE
+        members = {corner: (top + corner // 2, left + corner % 2) for corner in range(CORNERS)}
+        pooled = [corner for corner in members if report.pooled >> corner & 1]
+        silent = [corner for corner in members if report.no_reading >> corner & 1]
+        fits = report.exchanges == self._exchanges and len(report.features) in (0, self._channels)
+        if not fits or not all(self._is_cell(members[corner]) for corner in pooled + silent):
+            self.misfits += 1
+            return False
+        accounted = self.accounted
+        if all(accounted[members[corner]] for corner in pooled + silent):
+            self.doubles += 1
+            return False
+        for corner in silent:
+            self._no_reading[members[corner]] = True
+        for corner in pooled:
+            self._take_unit(members[corner], report.absence[corner], report.readings[corner])
+        if pooled:
+            block = top // BLOCK_SIDE, left // BLOCK_SIDE
+            self._features[block] = np.maximum(self._features[block], list(report.features))
+        return True
+
+    def is_complete(self, awaited: NDArray[np.bool_]) -> bool:
+        """Whether every cell worth waiting for is accounted for."""
+        return not (awaited & ~self.accounted).any()
+
+    def close(self, presence: Presence) -> Record:
+        """What the cycle came to; presence learns from it."""
+        gone = self._site.mask & ~presence.awaited & ~self.accounted
+        no_reading = self._no_reading & ~self._pooled | gone
+        due = self._site.mask & ~no_reading
+        late = int((due & ~self._pooled).sum()) + self._replaced(due)
+        presence.close_cycle(self.accounted)
+        return Record(
+            self.cycle,
+            self._features,
+            self._readings_ccel,
+            self._has_reading,
+            self._pooled,
+            self._absence,
+            no_reading,
+            late,
+        )
+
+    def _is_cell(self, cell: Cell) -> bool:
+        return cell[0] < self._site.rows and cell[1] < self._site.cols and bool(self._site.mask[cell])
+
+    def _take_unit(self, cell: Cell, absence: tuple[int, ...], reading_ccel: int | None) -> None:
+        self._pooled[cell] = True
+        self._absence[:, cell[0], cell[1]] = absence
+        if reading_ccel is not None:
+            self._has_reading[cell] = True
+            self._readings_ccel[cell] = reading_ccel
+
+    def _replaced(self, due: NDArray[np.bool_]) -> int:
+        """How many values of neighbours that were due had to be replaced by a unit's own."""
+        bits = np.zeros(due.shape, np.uint8)
+        padded = np.pad(due, 1)
+        for slot, (down, right) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)]):
+            bits |= padded[down : down + due.shape[0], right : right + due.shape[1]].astype(np.uint8) << slot
+        return int(np.bitwise_count(self._absence & bits & np.where(self._pooled, 255, 0).astype(np.uint8)).sum())

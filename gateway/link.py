@@ -1,0 +1,88 @@
+"""The gateway's connection to the broker: paho-mqtt in a thread of its own, messages handed over through a queue."""
+
+import queue
+import time
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from protocol import topic
+
+KEEPALIVE_S = 30
+CONNECT_S_MAX = 10.0
+# A whole lounge's cycle is 117 reports; a queue that is longer than this holds nothing that is still worth deciding.
+QUEUE_LEN_MAX = 100_000
+_LEAVES = ("up", "state", "about", "health")
+
+
+class LinkError(ValueError):
+    """The broker cannot be reached; one line that names it."""
+
+
+class Link:
+    """One connection, kept up by paho; a context manager.
+
+    Attributes:
+        dropped: messages that found the queue full.
+    """
+
+    def __init__(self, host: str, port: int, site_name: str):
+        """Connect and subscribe.
+
+        Raises:
+            LinkError: no connection within 10 s.
+        """
+        self.dropped = 0
+        self._messages: queue.Queue[tuple[str, bytes]] = queue.Queue(QUEUE_LEN_MAX)
+        self._cycle_topic = topic.cycle(site_name)
+        self._filters = [(f"{topic.base(site_name)}n/+/{leaf}", 0) for leaf in _LEAVES]
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"{site_name}-gateway", protocol=paho.MQTTv311
+        )
+        self._client.on_connect = self._on_connect
+        self._client.on_message = self._on_message
+        self._client.max_queued_messages_set(1000)
+        try:
+            self._client.connect(host, port, KEEPALIVE_S)
+        except OSError as error:
+            raise LinkError(f"broker {host}:{port}: {error.strerror or error}") from None
+        self._client.loop_start()
+        deadline = time.monotonic() + CONNECT_S_MAX
+        while not self._client.is_connected():
+            if time.monotonic() > deadline:
+                self.close()
+                raise LinkError(f"broker {host}:{port}: does not accept us within {CONNECT_S_MAX:g} s")
+            time.sleep(0.01)
+
+    def publish_beacon(self, data: bytes) -> None:
+        """Send a beacon: QoS 0, not retained."""
+        self._client.publish(self._cycle_topic, data)
+
+    def next_message(self, timeout_s: float) -> tuple[str, bytes] | None:
+        """The next (topic, payload), or None when none came in time."""
+        try:
+            return self._messages.get(timeout=max(timeout_s, 0.0)) if timeout_s > 0 else self._messages.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def __enter__(self) -> "Link":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: object, _props: object) -> None:
+        # On every connect: a broker forgets the subscriptions of a clean session.
+        if reason == 0:
+            client.subscribe(self._filters)
+
+    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        try:
+            self._messages.put_nowait((message.topic, message.payload))
+        except queue.Full:
+            self.dropped += 1
