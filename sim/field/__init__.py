@@ -1,0 +1,1 @@
+"""The physical temperature field that a simulated site measures."""

