@@ -146,6 +146,8 @@ class Node:
         self.trace.take(frame.BEACON, len(data))
         if latest.flags & beacon.WANT_HEALTH:
             self.health_wanted = True
+        if latest.flags & beacon.OPENS_NOTHING:
+            return
         before, self._beacon = self._beacon, latest
         if before is None or before.run != latest.run:
             self.start_cycle(latest.run, latest.cycle, now_ms)

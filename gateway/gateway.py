@@ -112,8 +112,8 @@ class Gateway:
         return self._beacon(cycle, beacon.WANT_READINGS)
 
     def ask_health(self) -> bytes:
-        """A beacon of the latest cycle that asks every node for its counters; it opens nothing."""
-        return self._beacon(max(self.next_cycle - 1, 0), beacon.WANT_READINGS | beacon.WANT_HEALTH)
+        """A beacon that asks every node for its counters and opens no cycle."""
+        return self._beacon(max(self.next_cycle - 1, 0), beacon.WANT_HEALTH | beacon.OPENS_NOTHING)
 
     def on_message(self, name: str, payload: bytes) -> None:
         """Take in what a node published; never raises for what others sent."""

@@ -41,7 +41,7 @@ class Link:
         )
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
-        self._client.max_queued_messages_set(1000)
+        self._client.max_queued_messages_set(QUEUE_LEN_MAX)
         try:
             self._client.connect(host, port, KEEPALIVE_S)
         except OSError as error:
@@ -57,6 +57,13 @@ class Link:
     def publish_beacon(self, data: bytes) -> None:
         """Send a beacon: QoS 0, not retained."""
         self._client.publish(self._cycle_topic, data)
+
+    def clear_retained(self, names: list[str]) -> None:
+        """Take retained messages off the broker, so that nothing of ours stays behind on somebody else's."""
+        sent = [self._client.publish(name, b"", qos=1, retain=True) for name in names]
+        deadline = time.monotonic() + CONNECT_S_MAX
+        for message in sent:
+            message.wait_for_publish(max(deadline - time.monotonic(), 0.001))
 
     def next_message(self, timeout_s: float) -> tuple[str, bytes] | None:
         """The next (topic, payload), or None when none came in time."""

@@ -41,7 +41,7 @@ def abnormal(readings_ccel: NDArray[np.int16], present: NDArray[np.bool_]) -> ND
     present = np.broadcast_to(present, readings_ccel.shape)
     vertical = _differences(readings_ccel, present, axis=-2) >= ABNORMAL_CCEL
     horizontal = _differences(readings_ccel, present, axis=-1) >= ABNORMAL_CCEL
-    return vertical.any(axis=(-2, -1)) | horizontal.any(axis=(-2, -1))
+    return np.asarray(vertical.any(axis=(-2, -1)) | horizontal.any(axis=(-2, -1)))
 
 
 def largest_difference(readings_ccel: NDArray[np.int16], present: NDArray[np.bool_]) -> Difference | None:

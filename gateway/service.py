@@ -1,5 +1,6 @@
 """The gateway as a service: the shell that gives gateway.py its messages and its time."""
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -46,10 +47,13 @@ def listen_until(gateway: Gateway, link: Link, is_done: Callable[[], bool], time
     return True
 
 
-def serve(gateway: Gateway, link: Link, period_s: float, on_outcome: Callable[[Outcome], None]) -> None:
-    """Run cycle after cycle, one every `period_s`, until KeyboardInterrupt."""
+def serve(
+    gateway: Gateway, link: Link, period_s: float, on_outcome: Callable[[Outcome], None], cycles: int | None = None
+) -> None:
+    """Run cycle after cycle, one every `period_s`, so many of them or until KeyboardInterrupt."""
     next_s = time.monotonic()
-    while True:
+    for _ in range(cycles) if cycles else itertools.count():
         on_outcome(run_cycle(gateway, link))
         next_s = max(next_s + period_s, time.monotonic())
-        listen_until(gateway, link, lambda: time.monotonic() >= next_s, period_s)
+        wait_until = next_s
+        listen_until(gateway, link, lambda until=wait_until: time.monotonic() >= until, period_s)

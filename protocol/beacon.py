@@ -2,6 +2,7 @@
 
      0  u8   wire version (high nibble) | kind BEACON (low nibble)
      1  u8   flags: mode (bits 0-1: 0 always) | 4 reports carry readings | 8 nodes publish their health
+            | 16 opens no cycle
      2  u32  run, larger at each gateway start
      6  u32  cycle
     10  u32  period, ms: the time to the next beacon when all goes well
@@ -24,6 +25,7 @@ MODE_ALWAYS = const(0)
 MODE_MASK = const(3)
 WANT_READINGS = const(4)
 WANT_HEALTH = const(8)
+OPENS_NOTHING = const(16)
 
 SIZE = const(28)
 # 4096 blocks: a site of 128 x 128 nodes. It bounds what a node has to take in at once.

@@ -97,4 +97,4 @@ def _inverses(weights: Field) -> Field:
     system[:, right, right] += weights
     system[:, left, right] -= weights
     system[:, right, left] -= weights
-    return np.linalg.inv(system)
+    return np.asarray(np.linalg.inv(system), np.float64)

@@ -103,6 +103,7 @@ def _respond(lounge: Lounge, slots: int, progress: Progress | None) -> Response:
 
 def _stir(lounge: Lounge, sources: tuple[Sources, ...], slot: int) -> NDArray[np.float64]:
     """What the sources give off in a slot, W [rows, cols], less what the central air takes of their mean."""
-    size = lounge.rows * lounge.cols
-    power_w = sum(np.bincount(part.cells[slot], part.power_w[slot], size) for part in sources)
-    return np.reshape(power_w - lounge.mean_gain_removed * np.sum(power_w) / size, (lounge.rows, lounge.cols))
+    cells = lounge.rows * lounge.cols
+    power_w = sum(np.bincount(part.cells[slot], part.power_w[slot], cells) for part in sources)
+    taken_w = lounge.mean_gain_removed * np.sum(power_w) / (cells - len(lounge.holes))
+    return np.reshape(power_w - taken_w, (lounge.rows, lounge.cols))

@@ -27,5 +27,5 @@ def errors_k(lounge: Lounge, slots: int) -> NDArray[np.float32]:
 def readings_ccel(measured_c: NDArray[np.float32]) -> NDArray[np.int16]:
     """Degrees with the sensors' errors -> readings, int16 ccel; 21.07 is step 337, 21.0625 degrees, 2106 ccel."""
     steps = np.rint(np.clip(measured_c, *RANGE_C) * STEPS_PER_K).astype(np.int16)
-    # floor(100 steps / 16 + 0.5) without a float; 25 * 2000 + 2 < 2^16 needs int32.
+    # floor(100 steps / 16 + 0.5) without a float; 25 * 125 * 16 fits int32, not int16.
     return ((25 * steps.astype(np.int32) + 2) >> 2).astype(np.int16)

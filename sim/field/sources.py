@@ -60,11 +60,13 @@ def _vents(lounge: Lounge, count: int, weather: Weather) -> NDArray[np.float64]:
 
 
 def _seats(lounge: Lounge, count: int, crowd: NDArray[np.float64]) -> NDArray[np.float64]:
-    return lounge.seat_w * (_held(lounge, Stream.SEATS, SEAT_H, (len(crowd), count)) < crowd[:, np.newaxis])
+    taken = _held(lounge, Stream.SEATS, SEAT_H, (len(crowd), count)) < crowd[:, np.newaxis]
+    return np.where(taken, lounge.seat_w, 0.0)
 
 
 def _machines(lounge: Lounge, count: int, slots: int) -> NDArray[np.float64]:
-    return lounge.machine_w * (_held(lounge, Stream.MACHINES, MACHINE_H, (slots, count)) < 0.5)
+    runs = _held(lounge, Stream.MACHINES, MACHINE_H, (slots, count)) < 0.5
+    return np.where(runs, lounge.machine_w, 0.0)
 
 
 def _sun(lounge: Lounge, windows: Cells, sun_w_m2: NDArray[np.float64]) -> NDArray[np.float64]:

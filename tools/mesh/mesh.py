@@ -76,6 +76,7 @@ class Mesh:
 
     Attributes:
         ended: exit code by name of each node that ended by itself.
+        host_ended: the host of all nodes is gone, and they with it.
     """
 
     def __init__(self, site: Site, kind: NodeKind, folder: Path):
@@ -87,10 +88,10 @@ class Mesh:
             folder: becomes the nodes' flash, configuration and words.
         """
         self.ended: dict[str, int] = {}
+        self.host_ended = False
         self._site = site
         self._kind = kind
         self._folder = folder
-        self._started = threading.Event()
         self._host: subprocess.Popen[str] | None = None
 
     def prepare(self, broker: Broker, filters: bytes, sensors: dict[Cell, dict[str, Any]]) -> None:
@@ -144,7 +145,8 @@ class Mesh:
 
     def problems(self) -> list[str]:
         """A line for each node that ended by itself, with its last words."""
-        return [f"{name} ended with code {code}: {self._last_words(name)}" for name, code in self.ended.items()]
+        found = [f"{name} ended with code {code}: {self._last_words(name)}" for name, code in self.ended.items()]
+        return found + (["the host of all nodes ended by itself"] if self.host_ended else [])
 
     def close(self) -> None:
         """End the host and every node with it."""
@@ -178,10 +180,9 @@ class Mesh:
             return
         for line in host.stdout:
             fact = json.loads(line)
-            if "started" in fact:
-                self._started.set()
-            else:
+            if "ended" in fact:
                 self.ended[fact["ended"]] = fact["code"]
+        self.host_ended = self._host is not None
 
     def _last_words(self, name: str) -> str:
         try:

@@ -1,0 +1,177 @@
+"""The `thermesh` command: reads words, calls what does the work, prints answers on stdout and progress on stderr.
+
+Exit codes: 0 fine, 1 the answer is no, 2 wrong use or input, 130 stopped by Ctrl-C.
+"""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+FINE, NO, WRONG, STOPPED = 0, 1, 2, 130
+ERROR_LINE_MAX = 500
+
+app = typer.Typer(
+    add_completion=False,
+    help="Deep learning inside a sensor mesh: one convolutional network spread over temperature-sensor nodes.",
+)
+node_app = typer.Typer(help="One sensor node.")
+app.add_typer(node_app, name="node")
+
+
+def main() -> NoReturn:
+    """Entry point: runs the command; every expected error is one line on stderr and a code, never a traceback."""
+    # A polite kill cleans up as Ctrl-C does: no node and no broker outlives the command.
+    signal.signal(signal.SIGTERM, _interrupt)
+    code = WRONG
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or FINE
+        if code == STOPPED:
+            _say("stopped")
+    except KeyboardInterrupt:
+        _say("stopped")
+        code = STOPPED
+    except typer.TyperException as error:
+        _say(f"{error.format_message()} (thermesh --help shows what there is)")
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read has gone; there is nobody to tell
+        code = FINE
+    except (ValueError, OSError) as error:
+        _say(str(error))
+    sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _say(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"thermesh: {line[:ERROR_LINE_MAX]}", file=sys.stderr)
+
+
+@app.command()
+def demo(
+    site: Annotated[Path | None, typer.Option(help="Site file (TOML): name, rows, cols, holes.")] = None,
+    readings: Annotated[
+        Path | None,
+        typer.Option(help="CSV of real readings: a header of node names, a row a cycle, degrees Celsius."),
+    ] = None,
+    spec: Annotated[str, typer.Option(help="The network: seed or lean.")] = "seed",
+    mode: Annotated[str, typer.Option(help="When nodes speak: always.")] = "always",
+    cycles: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many cycles; default 48.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which simulated room, and which day.")] = 0,
+    broker: Annotated[str, typer.Option(help="auto, mosquitto, amqtt or HOST:PORT.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="What nodes run on: auto, micropython or cpython.")] = "auto",
+    heap: Annotated[str, typer.Option(help="Heap of each MicroPython node, 32K at least.")] = "32K",
+    out: Annotated[Path | None, typer.Option(help="Folder for readings, cycles, filters and summary.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> int:
+    """Run a whole mesh on this machine: real nodes, a real broker, a gateway, and proof that it computed exactly.
+
+    Without options: 425 nodes in a simulated lounge of 17 x 25, one day of half hours with time compressed.
+    """
+    from tools.demo.picture import show
+    from tools.demo.plan import Options
+    from tools.demo.run import Demo, is_exact
+
+    options = Options(site, readings, spec, mode, cycles, seed, broker, runtime, heap, out)
+    with _stages() as stage:
+        run = Demo(options, stage)
+        summary = run.run()
+    if as_json:
+        _print_json(summary)
+    else:
+        show(Console(), summary, run.outcomes)
+    return FINE if is_exact(summary) else NO
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="ostia (sea surface) or e1 (air over North America).")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    crop: Annotated[str | None, typer.Option(help="Rows and columns, like 100:117,200:225.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
+) -> int:
+    """Write real gridded temperatures as a readings file for `thermesh demo --readings`."""
+    from tools import readings
+    from tools.data import extract, parse_crop
+
+    found = extract(name, parse_crop(crop) if crop else None)
+    readings.write(out, found.cells, found.ccel, found.present)
+    facts = {
+        "file": str(out),
+        "cycles": len(found.ccel),
+        "nodes": len(found.cells),
+                "description": found.description,
+        "licence": found.licence,
+    }
+    if as_json:
+        _print_json(facts)
+    else:
+        for key, value in facts.items():
+            print(f"{key:12} {value}")
+    return FINE
+
+
+@app.command()
+def gateway(
+    config: Annotated[Path, typer.Option(help="The gateway's file (TOML); gateway/config.py lists its fields.")],
+    cycles: Annotated[int | None, typer.Option(min=1, help="End after so many cycles; default: run on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each decision as one JSON object a line.")] = False,
+) -> int:
+    """Run a site's gateway: open cycles, assemble reports, decide."""
+    from tools.gateway import run_gateway
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with _stages() as stage:
+        run_gateway(config, cycles, as_json, stage)
+    return FINE
+
+
+@node_app.command("run")
+def node_run(
+    config: Annotated[Path, typer.Argument(help="The node's file (JSON); firmware/config.py lists its fields.")],
+) -> int:
+    """Run one node on this machine, the same code as on a device, until Ctrl-C."""
+    from firmware.main import run
+
+    run(str(config))
+    return FINE
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1))
+
+
+@contextmanager
+def _stages() -> Iterator[Any]:
+    """Progress bars on stderr: each call of what this yields opens a bar and returns what moves it."""
+    bars = Progress(
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty(),
+    )
+
+    def stage(name: str) -> Any:
+        task: TaskID = bars.add_task(name, total=None)
+        return lambda done, total: bars.update(task, completed=done, total=total)
+
+    with bars:
+        yield stage
+
+
+if __name__ == "__main__":
+    main()

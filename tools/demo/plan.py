@@ -1,0 +1,119 @@
+"""What a demo will do: its site and its readings, worked out before anything is started."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.model import ModelSpec, spec_named
+from gateway.site import Site, load_site, lounge, site_of_cells
+from sim.field.lounge import simulate
+from tools import readings as readings_file
+from tools.mesh.mesh import NodeKind, node_kind
+from tools.model_choice import Stage, room_of
+
+# A day of half hours; with the slow broker a quarter of it.
+CYCLES = 48
+CYCLES_AMQTT = 12
+CYCLES_MAX = 1_000_000
+DAYS = 60
+READINGS_SITE = "readings"
+
+
+class DemoError(ValueError):
+    """The demo cannot do what was asked; one line with field, value and remedy."""
+
+
+class Options(NamedTuple):
+    """What was asked on the command line."""
+
+    site: Path | None = None
+    readings: Path | None = None
+    spec: str = "seed"
+    mode: str = "always"
+    cycles: int | None = None
+    seed: int = 0
+    broker: str = "auto"
+    runtime: str = "auto"
+    heap: str = "32K"
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run.
+
+    Attributes:
+        site: where nodes stand.
+        spec: the network.
+        kind: what nodes run on.
+        readings_ccel: int16 [cycles there are, cells], by the site's order of cells.
+        present: bool [cycles there are, cells].
+        cycles_asked: how many were asked for, None for the default.
+        options: as asked.
+    """
+
+    site: Site
+    spec: ModelSpec
+    kind: NodeKind
+    readings_ccel: NDArray[np.int16]
+    present: NDArray[np.bool_]
+    cycles_asked: int | None
+    options: Options
+
+    def cycles(self, broker_name: str) -> tuple[int, str]:
+        """How many cycles to run on a broker, and a line that says why, if that needs saying."""
+        wanted = self.cycles_asked or (CYCLES_AMQTT if broker_name.startswith("amqtt") else CYCLES)
+        there = len(self.readings_ccel)
+        if there < wanted and self.cycles_asked:
+            return there, f"{self.options.readings} holds {there} cycles, not {wanted}: running these"
+        if there < wanted or self.cycles_asked or wanted == CYCLES:
+            return min(there, wanted), ""
+        return wanted, f"amqtt is right but slow: {wanted} cycles instead of {CYCLES}; install mosquitto for more"
+
+
+def make_plan(options: Options, stage: Stage) -> Plan:
+    """Check everything that can be checked before the start, and get the readings.
+
+    Raises:
+        DemoError, and the errors of the files and options that are named: one line each.
+    """
+    spec = spec_named(options.spec)
+    if options.mode != "always":
+        raise DemoError(f"--mode {options.mode}: is not always, the only mode so far")
+    kind = node_kind(options.runtime, options.heap)
+    site = load_site(options.site) if options.site else None
+    if options.readings:
+        file = readings_file.read(options.readings)
+        site = site or site_of_cells(READINGS_SITE, set(file.cells))
+        values, present = _by_site(file, site, options)
+    else:
+        site = site or lounge()
+        values = _simulated(site, options, stage)
+        present = np.ones_like(values, np.bool_)
+    return Plan(site, spec, kind, values, present, options.cycles, options)
+
+
+def _by_site(file: readings_file.Readings, site: Site, options: Options) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """The file's columns in the site's order; a node without a column has no readings."""
+    foreign = sorted(set(file.cells) - set(site.cells))
+    if foreign:
+        name = readings_file.node_name(*foreign[0])
+        raise DemoError(f"{options.readings}: column {name} is no node of {options.site}; drop it or add the node")
+    values = np.zeros((len(file.ccel), len(site.cells)), np.int16)
+    present = np.zeros(values.shape, np.bool_)
+    places = {cell: place for place, cell in enumerate(site.cells)}
+    columns = [places[cell] for cell in file.cells]
+    values[:, columns], present[:, columns] = file.ccel, file.present
+    return values, present
+
+
+def _simulated(site: Site, options: Options, stage: Stage) -> NDArray[np.int16]:
+    """Days of a simulated room from midnight on; the seed makes the room and picks the day."""
+    cycles = options.cycles or CYCLES
+    first = CYCLES * int(np.random.default_rng(options.seed).integers(DAYS))
+    fields = simulate(room_of(site, options.seed), first + cycles, stage("simulating the room"))[first:]
+    rows, cols = np.array(site.cells).T
+    return fields[:, rows, cols]

@@ -1,0 +1,253 @@
+"""Runs a plan on real parts: broker, nodes, gateway; gathers what they said into one summary."""
+
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import ledger, service
+from gateway.broker import Broker, open_broker
+from gateway.gateway import Gateway, Outcome, Timing
+from gateway.link import Link
+from gateway.rule import abnormal
+from gateway.site import Cell, Site
+from protocol import topic
+from tools.demo.plan import Options, make_plan
+from tools.mesh.mesh import Mesh, parse_heap
+from tools.model_choice import Stage, choose_model
+from tools.results import Results
+
+# Far more than a cycle takes: while the demo runs, only the gateway sets the pace.
+PERIOD_MS = 60_000
+READY_S_MAX = 120.0
+HEALTH_S_MAX = 15.0
+LAST_WORDS_S_MAX = 5.0
+PROBLEMS_MAX = 50
+RECORD = np.dtype([("present", "u1"), ("ccel", "<i2")])
+
+
+class Clock:
+    """Seconds spent in each part."""
+
+    def __init__(self) -> None:
+        """Starts the total."""
+        self.seconds: dict[str, float | None] = dict.fromkeys(("setup", "start", "train", "wave", "cycles", "total"))
+        self._begin = time.monotonic()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the time of a block for a part."""
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = round((self.seconds[name] or 0.0) + time.monotonic() - begin, 3)
+
+    def stop(self) -> dict[str, float | None]:
+        """Everything so far, the total included."""
+        self.seconds["total"] = round(time.monotonic() - self._begin, 3)
+        return self.seconds
+
+
+class Demo:
+    """One run; what it finds out is kept in lists until the summary."""
+
+    def __init__(self, options: Options, stage: Stage):
+        """Nothing is started yet."""
+        self.options = options
+        self.outcomes: list[Outcome] = []
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._stage = stage
+        self._clock = Clock()
+
+    def run(self) -> dict[str, Any]:
+        """Run it all and return the summary; whatever ends it, nothing started here outlives it.
+
+        Raises:
+            ValueError: what was asked cannot be done; one line each.
+        """
+        with ExitStack() as stack:
+            with self._clock.part("setup"):
+                self.plan = make_plan(self.options, self._stage)
+                self.model = choose_model(self.plan.spec.name, self.plan.site, self.options.seed, self._stage)
+                results = self._open_results(stack)
+            with self._clock.part("start"):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-")))
+                broker = stack.enter_context(open_broker(self.options.broker, folder))
+                site = self.plan.site if broker.own else _only_ours(self.plan.site)
+                link = stack.enter_context(Link(broker.host, broker.port, site.name))
+                gateway = Gateway(site, self.model, Timing(PERIOD_MS), run=1)
+                if not broker.own:
+                    stack.callback(_leave_nothing_behind, gateway, link)
+                mesh = stack.enter_context(Mesh(site, self.plan.kind, folder))
+                self._start_nodes(broker, mesh, folder, gateway, link)
+            before = self._ask_health(gateway, link)
+            self._run_cycles(broker, gateway, link, mesh, results)
+            spent = ledger.spent(before, self._ask_health(gateway, link))
+            self._look_for_problems(gateway, link, mesh, spent)
+            summary = self._summary(broker, gateway, spent)
+            if results:
+                results.add_summary(summary)
+            return summary
+
+    def _open_results(self, stack: ExitStack) -> Results | None:
+        if not self.options.out:
+            return None
+        results = stack.enter_context(Results(self.options.out, self.plan.site))
+        results.add_filters(self.model.filters)
+        return results
+
+    def _start_nodes(self, broker: Broker, mesh: Mesh, folder: Path, gateway: Gateway, link: Link) -> None:
+        cells = self.plan.site.cells
+        records = np.zeros(self.plan.readings_ccel.shape, RECORD)
+        records["present"], records["ccel"] = self.plan.present, self.plan.readings_ccel
+        (folder / "readings.bin").write_bytes(records.tobytes())
+        sensor = {"kind": "replay", "path": "readings.bin", "cells": len(cells)}
+        mesh.prepare(
+            broker,
+            self.model.filters.pack(gateway.site.name),
+            {cell: sensor | {"index": index} for index, cell in enumerate(cells)},
+        )
+        mesh.start()
+        progress = self._stage(f"starting {len(cells)} nodes")
+
+        def all_ready() -> bool:
+            ready = sum(state == "ready" for state in gateway.states.values())
+            progress(ready, len(cells))
+            return ready == len(cells) or len(mesh.ended) == len(cells) or mesh.host_ended
+
+        if not service.listen_until(gateway, link, all_ready, READY_S_MAX):
+            missing = [cell for cell in cells if gateway.states.get(cell) != "ready"]
+            self.problems.append(f"{len(missing)} nodes were not ready within {READY_S_MAX:g} s, the first {missing[0]}")
+
+    def _ask_health(self, gateway: Gateway, link: Link) -> dict[Cell, NDArray[np.uint32]]:
+        """Every node's counters as they are now; nodes that do not answer are left out."""
+        gateway.health.clear()
+        alive = {cell for cell, state in gateway.states.items() if state == "ready"}
+        link.publish_beacon(gateway.ask_health())
+        service.listen_until(gateway, link, lambda: gateway.health.keys() >= alive, HEALTH_S_MAX)
+        return dict(gateway.health)
+
+    def _run_cycles(
+        self, broker: Broker, gateway: Gateway, link: Link, mesh: Mesh, results: Results | None
+    ) -> None:
+        cycles, note = self.plan.cycles(broker.name)
+        if note:
+            self.notes.append(note)
+        gateway.taken.clear()
+        progress = self._stage("running cycles")
+        for done in range(cycles):
+            with self._clock.part("cycles"):
+                outcome = service.run_cycle(gateway, link)
+            self.outcomes.append(outcome)
+            if results:
+                results.add(outcome)
+            progress(done + 1, cycles)
+            if mesh.host_ended:
+                break
+        self.taken = Counter(gateway.taken)
+
+    def _look_for_problems(self, gateway: Gateway, link: Link, mesh: Mesh, spent: NDArray[np.int64]) -> None:
+        found = mesh.problems()
+        found += [f"gateway: {count} x {name}" for name, count in gateway.faults.items() if count]
+        found += [f"nodes: {count} x {name}" for name, count in ledger.faults(spent).items()]
+        if link.dropped:
+            found.append(f"gateway: {link.dropped} messages found its queue full")
+        late = sum(outcome.record.late for outcome in self.outcomes)
+        if late:
+            found.append(f"{late} values came late or never")
+        found += self._wrong_readings() + self._wrong_heaps(gateway)
+        more = len(found) - PROBLEMS_MAX
+        self.problems += found[:PROBLEMS_MAX] + ([f"and {more} more"] if more > 0 else [])
+
+    def _wrong_readings(self) -> list[str]:
+        """Cycles in which a node reported another reading than its sensor was given."""
+        rows, cols = np.array(self.plan.site.cells).T
+        wrong = []
+        for outcome in self.outcomes:
+            record = outcome.record
+            has = record.has_reading[rows, cols]
+            given = self.plan.readings_ccel[record.cycle], self.plan.present[record.cycle]
+            if (has & ~given[1]).any() or (record.readings_ccel[rows, cols][has] != given[0][has]).any():
+                wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
+        return wrong
+
+    def _wrong_heaps(self, gateway: Gateway) -> list[str]:
+        """Nodes whose heap is not the one that was asked for: the interpreter keeps a little for itself."""
+        if self.plan.kind.heap is None:
+            return []
+        size = parse_heap(self.plan.kind.heap)
+        heaps = {cell: facts.get("heap") for cell, facts in gateway.about.items()}
+        return [
+            f"node {cell}: its heap is {heap}, not {self.plan.kind.heap}"
+            for cell, heap in heaps.items()
+            if not isinstance(heap, int) or not 0.9 * size <= heap <= size
+        ]
+
+    def _summary(self, broker: Broker, gateway: Gateway, spent: NDArray[np.int64]) -> dict[str, Any]:
+        runtimes = Counter(str(facts.get("runtime")) for facts in gateway.about.values())
+        cycles = len(self.outcomes)
+        return {
+            "nodes": len(self.plan.site.cells),
+            "cycles": cycles,
+            "runtime": dict(runtimes),
+            "heap": self.plan.kind.heap,
+            "broker": broker.name,
+            "site": self.plan.site.name,
+            "spec": self.plan.spec.name,
+            "mode": self.options.mode,
+            "exact": {
+                "compared": sum(outcome.exact.compared for outcome in self.outcomes),
+                "equal": sum(outcome.exact.equal for outcome in self.outcomes),
+            },
+            "filters": {"from": self.model.filters.version, **dict.fromkeys(("to", "accepted", "confirmed", "refused"))},
+            "accuracy": accuracy(self.outcomes),
+            "ledger": ledger.ledger(self.plan.site, spent, self.taken, cycles) if cycles else None,
+            "seconds": self._clock.stop(),
+            "notes": self.notes,
+            "problems": self.problems,
+        }
+
+
+def _only_ours(site: Site) -> Site:
+    """The site under a name that nobody else on a shared broker has."""
+    return replace(site, name=f"{site.name[:24]}-{secrets.token_hex(3)}")
+
+
+def _leave_nothing_behind(gateway: Gateway, link: Link) -> None:
+    """Clear what the nodes' last words left on a broker that is not ours."""
+    service.listen_until(gateway, link, lambda: set(gateway.states.values()) <= {"lost"}, LAST_WORDS_S_MAX)
+    cells, name = gateway.states.keys() | gateway.about.keys(), gateway.site.name
+    link.clear_retained([topic.of_node(name, *cell, leaf) for cell in cells for leaf in ("state", "about")])
+
+
+def accuracy(outcomes: list[Outcome]) -> dict[str, float | None]:
+    """Percent of cycles decided right, without hysteresis, against the site's rule on the readings as reported (R0-13).
+
+    `before` and `after` are the model's before and after training; `majority` always says what most cycles are; `rule`
+    is the closed-form rule itself: it makes the labels, so it is right by definition.
+    """
+    if not outcomes:
+        return dict.fromkeys(("before", "after", "majority", "rule"))
+    labels = np.array([bool(abnormal(o.record.readings_ccel, o.record.has_reading)) for o in outcomes])
+    decided = np.array([o.decision.scores[1] >= o.decision.scores[0] for o in outcomes])
+    share = float(labels.mean())
+    return {
+        "before": round(100 * float((decided == labels).mean()), 2),
+        "after": None,
+        "majority": round(100 * max(share, 1 - share), 2),
+        "rule": 100.0,
+    }
+
+
+def is_exact(summary: dict[str, Any]) -> bool:
+    """Whether something was compared, and all of it was equal."""
+    exact = summary["exact"]
+    return bool(exact["compared"] == exact["equal"] > 0)

@@ -1,0 +1,46 @@
+"""The model a site starts with: the committed one, or one fitted now on simulated rooms of the site's shape."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from gateway.head_fit import Samples, fit_head
+from gateway.model import Model, spec_named
+from gateway.rule import abnormal
+from gateway.site import Site
+from gateway.start_weights import load_start, start_filters
+from sim.field.lounge import Lounge, simulate
+
+# The seed document's 2,400 training fields (R0-14): fifty days of half hours.
+FIT_CYCLES = 2_400
+# Other rooms than those that demos show.
+FIT_SEED_OFFSET = 1_000
+
+Progress = Callable[[int, int], None]
+# Opens a named bar: stage("simulating the room") -> what to call with (done, total).
+Stage = Callable[[str], Progress]
+
+
+def choose_model(spec_name: str, site: Site, seed: int, stage: Stage) -> Model:
+    """The model for a spec and a site, its filters with the site's own reference.
+
+    Raises:
+        gateway.model.ModelError: no such spec.
+    """
+    model = load_start(spec_name, site)
+    if model:
+        return replace(model, filters=replace(model.filters, reference_ccel=site.reference_ccel))
+    spec = spec_named(spec_name)
+    room = room_of(site, seed + FIT_SEED_OFFSET)
+    fields = simulate(room, FIT_CYCLES, stage("simulating rooms of this shape"))
+    present = np.broadcast_to(site.mask, fields.shape)
+    filters = start_filters(spec, site.reference_ccel)
+    samples = Samples(fields, present, abnormal(fields, present))
+    return Model(spec_name, filters, fit_head(spec, site, filters, samples, seed, stage("fitting the head to them")))
+
+
+def room_of(site: Site, seed: int) -> Lounge:
+    """A simulated room of the site's shape."""
+    grid = {(row, col) for row in range(site.rows) for col in range(site.cols)}
+    return Lounge(seed=seed, rows=site.rows, cols=site.cols, holes=frozenset(grid - set(site.cells)))
