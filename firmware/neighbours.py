@@ -40,7 +40,7 @@ class Neighbours:
     def start_cycle(self) -> None:
         """Forget the values of the last cycle."""
         for slot in range(grid.SLOTS):
-            if not self.heard >> slot & 1 and self._silent[slot] < 255:
+            if self._silent[slot] < 255:
                 self._silent[slot] += 1
         for exchange in range(len(self.arrived)):
             self.arrived[exchange] = self.absence[exchange] = 0

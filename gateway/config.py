@@ -6,9 +6,9 @@
     state  = "state"         folder for what must outlive a restart, relative to this file
 
     [timing]                 ms, 1..65535 each: the longest waits (gateway/gateway.py)
-    exchange_ms = 4000
-    gather_ms   = 2000
-    report_ms   = 2000
+    exchange_ms = 2500
+    gather_ms   = 1500
+    report_ms   = 1500
 
     [decision]
     threshold = 0.5

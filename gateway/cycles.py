@@ -1,8 +1,8 @@
 """Cycle assembly: the reports of one cycle become features, and everything that is needed to recompute them.
 
 Rules: where two owners report a block, the element-wise maximum counts, so nodes need not agree on an owner. A cell is
-accounted for when some report pooled it or said that it has no reading. A cell unaccounted for in two whole cycles is
-not waited for, as nodes do with each other, and has no reading until it comes back.
+accounted for when some report pooled it or said that it has no reading. A cell unaccounted for in three whole cycles is
+gone: it is not waited for and has no reading until it comes back.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from gateway.twin import NOTHING
 from protocol.grid import BLOCK_SIDE, CORNERS
 from protocol.report import Report
 
-# A cell that was silent for so many whole cycles is gone.
-GONE_CYCLES = 2
+# A block whose owner died is silent for two cycles until its members take the next owner; in the third it is back.
+GONE_CYCLES = 3
 
 
 class Record(NamedTuple):
@@ -29,7 +29,7 @@ class Record(NamedTuple):
         has_reading: bool [rows, cols], a reading was reported.
         pooled: bool [rows, cols], the unit took part and its absence bytes are known.
         absence: uint8 [exchanges, rows, cols].
-        no_reading: bool [rows, cols], said so, or gone.
+        no_reading: bool [rows, cols], said so, or known to be absent before the cycle opened.
         late: values that should have taken part and did not: units not pooled, and neighbours' values replaced although
             the neighbour has a reading.
     """
@@ -53,9 +53,9 @@ class Presence:
         self._silent = np.zeros(self._mask.shape, np.int64)
 
     @property
-    def awaited(self) -> NDArray[np.bool_]:
-        """Cells worth waiting for, bool [rows, cols]."""
-        return self._mask & (self._silent < GONE_CYCLES)
+    def gone(self) -> NDArray[np.bool_]:
+        """Cells that are not counted on any more, bool [rows, cols]."""
+        return self._mask & (self._silent >= GONE_CYCLES)
 
     def close_cycle(self, accounted: NDArray[np.bool_]) -> None:
         """Take in who was accounted for in a cycle that is over."""
@@ -71,9 +71,13 @@ class Assembly:
         misfits: reports that do not fit the site or the model.
     """
 
-    def __init__(self, site: Site, cycle: int, channels: int, exchanges: int):
-        """Empty; sized by the site and the filters in force."""
+    def __init__(self, site: Site, cycle: int, channels: int, exchanges: int, absent: NDArray[np.bool_]):
+        """Empty; sized by the site and the filters in force.
+
+        `absent`: bool [rows, cols], cells known to be gone or offline when the cycle opened.
+        """
         self.cycle = cycle
+        self._absent = absent
         self.doubles = self.misfits = 0
         shape = site.mask.shape
         self._site = site
@@ -128,7 +132,7 @@ class Assembly:
 
     def close(self, presence: Presence) -> Record:
         """What the cycle came to; presence learns from it."""
-        gone = self._site.mask & ~presence.awaited & ~self.accounted
+        gone = self._absent & ~self.accounted
         no_reading = self._no_reading & ~self._pooled | gone
         due = self._site.mask & ~no_reading
         late = int((due & ~self._pooled).sum()) + self._replaced(due)

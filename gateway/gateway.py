@@ -27,6 +27,7 @@ from protocol.report import Report
 # A node's facts are some 150 bytes; this is room for later ones.
 ABOUT_SIZE_MAX = 1024
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
+OFFLINE = ("disconnected", "lost")
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,9 @@ class Timing(NamedTuple):
     """
 
     period_ms: int
-    exchange_ms: int = 4_000
-    gather_ms: int = 2_000
-    report_ms: int = 2_000
+    exchange_ms: int = 2_500
+    gather_ms: int = 1_500
+    report_ms: int = 1_500
 
     def cycle_ms(self, exchanges: int) -> int:
         """The longest that a cycle of so many exchanges can take."""
@@ -107,7 +108,7 @@ class Gateway:
         cycle = self.next_cycle
         self.next_cycle += 1
         channels = self.model.filters.layers[-1].channels_out
-        self._assembly = Assembly(self.site, cycle, channels, self._exchanges)
+        self._assembly = Assembly(self.site, cycle, channels, self._exchanges, self._absent())
         self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges)
         return self._beacon(cycle, beacon.WANT_READINGS)
 
@@ -138,7 +139,7 @@ class Gateway:
     def poll(self, now_ms: int) -> Outcome | None:
         """The cycle's outcome once it is complete or its time is over, else None."""
         assembly = self._assembly
-        if assembly is None or not (assembly.is_complete(self._presence.awaited) or now_ms >= self._due_ms):
+        if assembly is None or not (assembly.is_complete(self.site.mask & ~self._absent()) or now_ms >= self._due_ms):
             return None
         self._assembly = None
         self._acked_cycle, self._acked = assembly.cycle, assembly.reported_blocks
@@ -155,6 +156,13 @@ class Gateway:
     def due_ms(self) -> int:
         """When the open cycle's time is over."""
         return self._due_ms
+
+    def _absent(self) -> NDArray[np.bool_]:
+        """Cells not worth waiting for: gone, or known to have lost their connection."""
+        absent = self._presence.gone
+        for cell, state in self.states.items():
+            absent[cell] |= state in OFFLINE
+        return absent
 
     def _beacon(self, cycle: int, flags: int) -> bytes:
         timing = self._timing

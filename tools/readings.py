@@ -123,7 +123,7 @@ def ccel(text: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise ReadingsError(f"{_shown(text)} is no number; write degrees Celsius like 21.50 or leave the field empty")
     exact = Decimal(text)
-    value = READING_MAX + 1
+    value: int = READING_MAX + 1
     if abs(exact) < 1_000:  # beyond, quantize could run out of digits
         # Half up means towards plus infinity, so a negative half goes towards 0.
         rounding = ROUND_HALF_DOWN if exact < 0 else ROUND_HALF_UP

@@ -7,7 +7,7 @@ walls and to the central air:
 
 Implicit Euler, factored by direction: (1 + X)(1 + Y)(1 + D) dT = residual, where X, Y and D are the links along rows,
 the links along columns and the rest (alternating directions in delta form; J. Douglas, J. E. Gunn, Numerische
-Mathematik 6, 1964). Stable at any step, its steady states are those of the balance itself, and it needs one small
+Mathematik 6, 1964). Stable at any step; its steady states are those of the balance itself, and it needs one small
 inverse a line instead of one matrix over all pairs of cells: the lounge takes a tenth of the multiplications, and a
 site of 4,000 cells remains possible.
 """
@@ -32,7 +32,7 @@ class HeatBalance:
             loss_w_k: what leaves a cell per kelvin, [rows, cols].
             start_c: of every copy, [count].
         """
-        step_s = lounge.slot_s / lounge.substeps
+        step_s = lounge.slot_s / lounge.steps
         self._per_w = step_s / lounge.cell_capacity_j_k
         self._slow_share = step_s * lounge.slow_w_k / lounge.slow_capacity_j_k
         # S' = (S + share T') / (1 + share), put into the cell's own equation.

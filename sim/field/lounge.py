@@ -26,7 +26,7 @@ __all__ = ["Lounge", "simulate"]
 
 # 60 days of half hours: nearly all of the seed document's 2,961 slots, so its share holds there too.
 TUNING_SLOTS = 2_880
-# A tiny or empty room may never reach its share; sensors should not read 100 degrees for that.
+# Beyond, sensors would read what no room has.
 GAIN_MAX = 6.0
 GAIN_STEPS = 12
 PROGRESS_EVERY = 48
@@ -52,7 +52,7 @@ def simulate(lounge: Lounge, slots: int, progress: Progress | None = None) -> ND
 
     Returns:
         int16 [slots, rows, cols], 0.01 degrees Celsius, 0 in holes. Over the first TUNING_SLOTS slots
-        `abnormal_share` of them are abnormal by gateway/rule.py, where a gain up to GAIN_MAX reaches that.
+        `abnormal_share` of them are abnormal by gateway/rule.py, if a gain up to GAIN_MAX reaches that.
 
     Raises:
         ValueError: slots is negative.
@@ -69,11 +69,17 @@ def _readings(response: Response, gain: float) -> NDArray[np.int16]:
 
 
 def _tuned_gain(lounge: Lounge, response: Response) -> float:
-    """The gain at which the share of abnormal slots is the lounge's, by bisection."""
+    """The gain at which the share of abnormal slots is the lounge's, by bisection; 1 where none reaches it."""
+
+    def too_calm(gain: float) -> bool:
+        return bool(abnormal(_readings(response, gain), lounge.mask).mean() < lounge.abnormal_share)
+
     low, high = 0.0, GAIN_MAX
+    if too_calm(high):  # without neighbours, for one
+        return 1.0
     for _ in range(GAIN_STEPS):
         gain = (low + high) / 2
-        if abnormal(_readings(response, gain), lounge.mask).mean() < lounge.abnormal_share:
+        if too_calm(gain):
             low = gain
         else:
             high = gain
@@ -93,7 +99,7 @@ def _respond(lounge: Lounge, slots: int, progress: Progress | None) -> Response:
     for slot in range(slots):
         power_w[..., 0] = walls_w_k * sky.outdoor_c[slot] + air_w_k * setpoint_c[slot]
         power_w[..., 1] = _stir(lounge, sources, slot)
-        for _ in range(lounge.substeps):
+        for _ in range(lounge.steps):
             balance.step(power_w)
         calm[slot], stirred[slot] = balance.temperature[..., 0], balance.temperature[..., 1]
         if progress and ((slot + 1) % PROGRESS_EVERY == 0 or slot + 1 == slots):

@@ -3,6 +3,7 @@
 What stands in the room is counted for the lounge's 425 cells and scales with the area of other sites.
 """
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,6 +15,8 @@ from protocol.grid import ROWS_MAX
 LOUNGE_CELLS = 425
 # Shorter slots would give one event thousands of slots; longer ones are longer than a site's cycle may be.
 SLOT_S_MIN, SLOT_S_MAX = 60, 86_400
+# A longer step of the heat balance would stay stable, but smooth too slowly to be true.
+STEP_S_MAX = 900
 
 Cell = tuple[int, int]
 
@@ -42,7 +45,7 @@ class Lounge:
         holes: cells (row, col) outside the room; nothing stands there and no heat passes.
         seed: 0 or more; another seed is another room with other weather.
         slot_s: seconds from one reading to the next, 60..86400.
-        substeps: steps of the heat balance in a slot, 1 or more.
+        substeps: steps of the heat balance in a slot, 1 or more; a long slot takes more of its own accord.
         abnormal_share: of slots, 0..1; the gain of the heat sources is tuned to it.
         start_day: day of the year of slot 0 (91 is April 1st); slot 0 begins a Monday at 00:00.
 
@@ -135,6 +138,11 @@ class Lounge:
         for cell in self.holes:
             mask[cell] = False
         return mask
+
+    @property
+    def steps(self) -> int:
+        """Steps of the heat balance in a slot, none longer than STEP_S_MAX."""
+        return max(self.substeps, math.ceil(self.slot_s / STEP_S_MAX))
 
     @property
     def slot_h(self) -> float:
