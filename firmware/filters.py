@@ -5,6 +5,7 @@ from array import array
 from firmware.unit import convolve
 from protocol.filter_set import CONV1X1, CONV3X3
 
+
 class Filters:
     """The layers of the active set, run one after the other.
 

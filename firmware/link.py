@@ -41,7 +41,7 @@ class Link:
         """Build the node of a firmware.start.Prepared; the first poll connects."""
         p = prepared
         self.node = Node(p.row, p.col, p.exists, Filters(p.filter_set), p.sensor, p.boot)
-        self.socket = None
+        self.socket: socket.socket = None
         self._address = p.address
         self._topics = p.topics
         self._client = mqtt.Client(p.connect, p.subscribe, p.keepalive_s, self._on_message)

@@ -92,7 +92,7 @@ class Node:
         self._exchange = 0
         self._entered_ms = 0
         self._free_running = False
-        self._beacon = None
+        self._beacon: beacon.Beacon = None
         self._report = b""
         self._out = []
 
@@ -322,7 +322,8 @@ class Node:
         return ticks_diff(ticks_add(self._entered_ms, wait_ms), now_ms)
 
     def _head(self, kind: int) -> bytes:
-        return frame.header(kind, self._neighbours.row, self._neighbours.col, self.run, self.cycle, self._filters.set.version)
+        around = self._neighbours
+        return frame.header(kind, around.row, around.col, self.run, self.cycle, self._filters.set.version)
 
     def _send(self, destination: int, data: bytes) -> None:
         self.trace.send(data[0] & 0x0F, len(data))

@@ -68,7 +68,7 @@ class Gateway:
     Attributes:
         site, model, run: what it serves, with what, since which start.
         next_cycle: the number that the next cycle gets at least.
-        states, about, health: the latest of each node: a word of STATES, its JSON facts, its counters uint32 [COUNTERS].
+        states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
         faults: what came in and was of no use, by kind.
         taken: reports and bytes taken in, beacons and bytes sent, for the ledger.
     """

@@ -34,7 +34,7 @@ RAW_FRAME_SIZE = frame.HEADER_SIZE + 2
 
 
 def spent(before: Mapping[Cell, NDArray[np.uint32]], after: Mapping[Cell, NDArray[np.uint32]]) -> Counters:
-    """What all nodes counted between two of their health messages, int64 [COUNTERS]; nodes without both are left out."""
+    """What all nodes counted between two of their health messages, int64 [COUNTERS]; who lacks one is left out."""
     rounds = [after[cell].astype(np.int64) - before[cell] for cell in after if cell in before]
     return (np.array(rounds) & WRAP_MASK).sum(axis=0) if rounds else np.zeros(len(FAULTS) + MALFORMED, np.int64)
 

@@ -90,6 +90,6 @@ class Link:
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:
-            self._messages.put_nowait((message.topic, message.payload))
+            self._messages.put_nowait((message.topic, bytes(message.payload)))
         except queue.Full:
             self.dropped += 1

@@ -55,5 +55,5 @@ def serve(
     for _ in range(cycles) if cycles else itertools.count():
         on_outcome(run_cycle(gateway, link))
         next_s = max(next_s + period_s, time.monotonic())
-        wait_until = next_s
-        listen_until(gateway, link, lambda until=wait_until: time.monotonic() >= until, period_s)
+        while (left_s := next_s - time.monotonic()) > 0:
+            listen(gateway, link, left_s)

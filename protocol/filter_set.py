@@ -42,8 +42,8 @@ _LAYER_SIZE = const(4)
 Layer = namedtuple("Layer", ("kind", "weights", "bias", "shape"))
 """One node layer, ready for the kernel.
 
-kind: CONV3X3 or CONV1X1; weights: uint8 [out * taps], weight + 2^7; bias: uint32 array [out], bias + 2^29; shape: uint16
-array (taps per filter, channels out, shift, zero of the stored input), taps being channels in * 9 or channels in.
+kind: CONV3X3 or CONV1X1; weights: uint8 [out * taps], weight + 2^7; bias: uint32 array [out], bias + 2^29; shape:
+uint16 array (taps per filter, channels out, shift, zero of the stored input), taps: channels in, times 9 in a conv3x3.
 """
 
 FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layers", "signature"))

@@ -62,7 +62,7 @@ class Report:
 
     __slots__ = ("absence", "boot", "exchanges", "features", "no_reading", "pooled", "readings", "seq")
 
-    def __init__(self, frame):
+    def __init__(self, frame) -> None:
         """Raises ValueError for a frame that is no well-formed report."""
         if kind_of(frame) != REPORT or len(frame) < _SIZE:
             raise ValueError("no report frame")
@@ -74,7 +74,7 @@ class Report:
         for corner in _corners(with_absence):
             self.absence[corner] = tuple(frame[at : at + self.exchanges])
             at += self.exchanges
-        self.readings = [None] * _CORNERS
+        self.readings: list = [None] * _CORNERS
         if flags & HAS_READING:
             if at + 2 * len(_corners(self.pooled)) > len(frame):
                 raise ValueError("report cut short")

@@ -34,6 +34,7 @@ def test_three_degrees_are_abnormal_and_a_hundredth_less_is_not():
     assert 300 == ABNORMAL_CCEL
     assert not abnormal(field([2000, 2299], [2000, 2299]), ALL)
     assert abnormal(field([2000, 2300], [2150, 2150]), ALL)
+    assert abnormal(field([2000, 2150], [2300, 2150]), ALL)
 
 
 def test_diagonal_neighbours_do_not_count():

@@ -60,7 +60,8 @@ class Results:
             self._cycles = (folder / "cycles.jsonl").open("w", encoding="utf-8")
             self._readings = (folder / "readings.csv").open("w", encoding="utf-8")
         except OSError as error:
-            raise ResultsError(f"--out {folder}: {error.strerror or error}; name a folder that can be written") from None
+            reason = error.strerror or error
+            raise ResultsError(f"--out {folder}: {reason}; name a folder that can be written") from None
         self._write(self._readings, ",".join(["cycle", *(node_name(row, col) for row, col in site.cells)]))
 
     def add_filters(self, filters: Filters) -> None:

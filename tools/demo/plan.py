@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gateway.model import ModelSpec, spec_named
 from gateway.site import Site, load_site, lounge, site_of_cells
+from protocol.grid import node_name
 from sim.field.lounge import simulate
 from tools import readings as readings_file
 from tools.mesh.mesh import NodeKind, node_kind
@@ -100,7 +101,7 @@ def _by_site(file: readings_file.Readings, site: Site, options: Options) -> tupl
     """The file's columns in the site's order; a node without a column has no readings."""
     foreign = sorted(set(file.cells) - set(site.cells))
     if foreign:
-        name = readings_file.node_name(*foreign[0])
+        name = node_name(*foreign[0])
         raise DemoError(f"{options.readings}: column {name} is no node of {options.site}; drop it or add the node")
     values = np.zeros((len(file.ccel), len(site.cells)), np.int16)
     present = np.zeros(values.shape, np.bool_)

@@ -20,6 +20,7 @@ from gateway.link import Link
 from gateway.rule import abnormal
 from gateway.site import Cell, Site
 from protocol import topic
+from protocol.grid import node_name
 from tools.demo.plan import Options, make_plan
 from tools.mesh.mesh import Mesh, parse_heap
 from tools.model_choice import Stage, choose_model
@@ -125,7 +126,8 @@ class Demo:
 
         if not service.listen_until(gateway, link, all_ready, READY_S_MAX):
             missing = [cell for cell in cells if gateway.states.get(cell) != "ready"]
-            self.problems.append(f"{len(missing)} nodes were not ready within {READY_S_MAX:g} s, the first {missing[0]}")
+            first = node_name(*missing[0])
+            self.problems.append(f"{len(missing)} nodes were not ready within {READY_S_MAX:g} s, {first} the first")
 
     def _ask_health(self, gateway: Gateway, link: Link) -> dict[Cell, NDArray[np.uint32]]:
         """Every node's counters as they are now; nodes that do not answer are left out."""
@@ -186,7 +188,7 @@ class Demo:
         size = parse_heap(self.plan.kind.heap)
         heaps = {cell: facts.get("heap") for cell, facts in gateway.about.items()}
         return [
-            f"node {cell}: its heap is {heap}, not {self.plan.kind.heap}"
+            f"node {node_name(*cell)}: its heap is {heap}, not {self.plan.kind.heap}"
             for cell, heap in heaps.items()
             if not isinstance(heap, int) or not 0.9 * size <= heap <= size
         ]
@@ -207,7 +209,7 @@ class Demo:
                 "compared": sum(outcome.exact.compared for outcome in self.outcomes),
                 "equal": sum(outcome.exact.equal for outcome in self.outcomes),
             },
-            "filters": {"from": self.model.filters.version, **dict.fromkeys(("to", "accepted", "confirmed", "refused"))},
+            "filters": {"from": self.model.filters.version} | dict.fromkeys(("to", "accepted", "confirmed", "refused")),
             "accuracy": accuracy(self.outcomes),
             "ledger": ledger.ledger(self.plan.site, spent, self.taken, cycles) if cycles else None,
             "seconds": self._clock.stop(),

@@ -112,9 +112,16 @@ def _bare(tree: ast.Module, viper: bool) -> ast.Module:
                 node.decorator_list = [d for d in node.decorator_list if ast.unparse(d) != "micropython.viper"]
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             node.body = [s for s in node.body if not _is_docstring(s)] or [ast.Pass()]
+            node.body = [_bare_assignment(statement) for statement in node.body]
         if isinstance(node, ast.ClassDef):
             node.body = [s for s in node.body if not ast.unparse(s).startswith("__slots__")]
     return tree
+
+
+def _bare_assignment(statement: ast.stmt) -> ast.stmt:
+    if isinstance(statement, ast.AnnAssign) and statement.value:
+        return ast.copy_location(ast.Assign([statement.target], statement.value), statement)
+    return statement
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -359,7 +366,7 @@ class _Rename(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node.func) == "namedtuple":
             for field in ast.walk(node.args[1]):
-                if isinstance(field, ast.Constant):
+                if isinstance(field, ast.Constant) and isinstance(field.value, str):
                     field.value = self._attributes.get(field.value, field.value)
         self.generic_visit(node)
         return node
@@ -404,14 +411,15 @@ def _foreign_names(body: list[ast.stmt]) -> set[str]:
 
 
 _ROM_WORDS = """
-add hex oct ord pow sep argv copy dump find hash join keys load next pack path poll repr seed sort stat time chdir clear
-clock count dumps index items loads lower mkdir round sleep split stdin strip super upper append choice decode encode
-extend format getcwd getenv insert locals lstrip mktime random remove rename rindex rsplit rstrip stderr stdout system
-umount unlink unpack update values collect compile complex discard fromhex getattr globals isalpha isdigit islower
-isspace isupper listdir modules popitem randint replace reverse setattr statvfs uniform urandom version callable
-endswith exc_info execfile fromkeys ilistdir issubset platform property reversed schedule unsetenv byteorder frozenset
-heap_lock isenabled localtime pack_into partition randrange threshold ticks_cpu difference executable isdisjoint
-issubclass issuperset rpartition setdefault splitlines startswith classmethod heap_unlock intersection staticmethod
+add hex oct ord pow sep argv copy dump find hash join keys load next pack path poll repr seed sort stat time chdir
+clear clock count dumps index items loads lower mkdir round sleep split stdin strip super upper append choice decode
+encode extend format getcwd getenv insert locals lstrip mktime random remove rename rindex rsplit rstrip stderr stdout
+system umount unlink unpack update values collect compile complex discard fromhex getattr globals isalpha isdigit
+islower isspace isupper listdir modules popitem randint replace reverse setattr statvfs uniform urandom version
+callable endswith exc_info execfile fromkeys ilistdir issubset platform property reversed schedule unsetenv byteorder
+frozenset heap_lock isenabled localtime pack_into partition randrange threshold ticks_cpu difference executable
+isdisjoint issubclass issuperset rpartition setdefault splitlines startswith classmethod heap_unlock intersection
+staticmethod
 """.split()
 """Words of MicroPython's core: they lie in every board's ROM already, so as names they cost no heap at all."""
 

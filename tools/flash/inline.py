@@ -97,7 +97,8 @@ class _Expression(ast.NodeTransformer):
         assert isinstance(returned, ast.Return) and returned.value is not None
         uses = [n.id for n in ast.walk(returned.value) if isinstance(n, ast.Name)]
         if all(_is_plain(value) or uses.count(name) <= 1 for name, value in arguments.items()):
-            return _Substitute(arguments).visit(copy.deepcopy(returned.value))
+            put_in: ast.AST = _Substitute(arguments).visit(copy.deepcopy(returned.value))
+            return put_in
         return node
 
 
@@ -189,14 +190,16 @@ def _in_place(outer: ast.FunctionDef, statement: ast.stmt, name: str, callee: _C
 def _call_of(statement: ast.stmt) -> ast.Call | None:
     """The call that makes up a statement, or that an `if` tests."""
     value: ast.expr | None = None
-    if isinstance(statement, ast.Expr | ast.Return):
-        value = statement.value
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        value = statement.value
+    if isinstance(statement, ast.Expr | ast.Return) or _is_plain_assignment(statement):
+        value = statement.value  # type: ignore[attr-defined]
     elif isinstance(statement, ast.If):
         is_not = isinstance(statement.test, ast.UnaryOp) and isinstance(statement.test.op, ast.Not)
         value = statement.test.operand if is_not else statement.test  # type: ignore[attr-defined]
     return value if isinstance(value, ast.Call) else None
+
+
+def _is_plain_assignment(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and [type(target) for target in statement.targets] == [ast.Name]
 
 
 def _bind(function: ast.FunctionDef, arguments: list[ast.expr]) -> list[ast.stmt]:
@@ -265,7 +268,8 @@ def _with_other_names(function: ast.FunctionDef, outer: ast.FunctionDef) -> ast.
     other = {}
     for name in sorted(names):
         other[name] = next(f"{name}_{i}" for i in itertools.count() if f"{name}_{i}" not in taken)
-    return _Rename(other).visit(inner)
+    renamed: ast.FunctionDef = _Rename(other).visit(inner)
+    return renamed
 
 
 class _Rename(ast.NodeTransformer):

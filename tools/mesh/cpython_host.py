@@ -65,10 +65,10 @@ class Host:
     def _kill(self, name: str) -> None:
         """As sudden as a power cut: the socket just closes."""
         link = self._links.pop(name, None)
-        if link and link.socket:
-            self._selector.unregister(link.socket)
-            self._sockets.pop(name)
-            link.socket.close()
+        if link and name in self._sockets:
+            connection = self._sockets.pop(name)
+            self._selector.unregister(connection)
+            connection.close()
 
     def _poll(self, name: str) -> None:
         link = self._links[name]
@@ -79,18 +79,19 @@ class Host:
         heapq.heappush(self._wakes, (_now_ms() + wait_ms, stamp, name))
 
     def _watch(self, name: str, link: Link) -> None:
+        connection: Any = link.socket
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
         before = self._sockets.get(name)
-        if before is not None and before is not link.socket:
+        if before is not None and before is not connection:
             self._selector.unregister(before)
             del self._sockets[name]
-        if link.socket is None:
+        if connection is None:
             return
         if name not in self._sockets:
-            self._selector.register(link.socket, events, name)
-            self._sockets[name] = link.socket
-        elif self._selector.get_key(link.socket).events != events:
-            self._selector.modify(link.socket, events, name)
+            self._selector.register(connection, events, name)
+            self._sockets[name] = connection
+        elif self._selector.get_key(connection).events != events:
+            self._selector.modify(connection, events, name)
 
     def _poll_due(self) -> None:
         now_ms = _now_ms()

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+from typing import Any
 
 import micropython_run
 
@@ -44,7 +45,7 @@ class Host:
             self._reap()
         self._kill(list(self._pids))
 
-    def _obey(self, order: dict) -> None:
+    def _obey(self, order: dict[str, Any]) -> None:
         if "start" in order:
             for name in order["start"]:
                 self._pids[name] = _fork(name, order["folder"], order["heap"])
@@ -85,7 +86,7 @@ def _fork(name: str, folder: str, heap: str) -> int:
         os._exit(code & 0xFF)
 
 
-def _say(fact: dict) -> None:
+def _say(fact: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(fact) + "\n")
     sys.stdout.flush()
 

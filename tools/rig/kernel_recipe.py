@@ -81,7 +81,8 @@ def _random(draws: Draws) -> Unit:
     scale = draws.between(0, 6)
     inputs = [draws.between(low, high) >> scale for _ in range(taps)]
     weights = array("b", (draws.between(-weight_max - 1, weight_max) for _ in range(channels * taps)))
-    return Unit(first, inputs, weights, array("i", (draws.between(-bias_max, bias_max) for _ in range(channels))), shift)
+    bias = array("i", (draws.between(-bias_max, bias_max) for _ in range(channels)))
+    return Unit(first, inputs, weights, bias, shift)
 
 
 def stored(unit: Unit) -> tuple:

@@ -141,12 +141,13 @@ def _reports() -> list[tuple[str, Fields]]:
         return {"absence": absence, "reading_ccel": reading_ccel, "activations": activations}
 
     quiet = [unit([0, 0], None, [1, 200]), unit([0, 0], None, [2, 100]), unit([0, 0], None, [3, 0]), None]
+    unsure = [unit([0], 5, [7]), unit([2], None, [6]), None, None]
     heard = [unit([0, 0], -1, [9, 9]), unit([1, 0], 2151, [0, 10]), "no_reading", unit([0, 128], -32768, [8, 11])]
     full = [unit([255] * 4, 32767, [corner] * 16) for corner in range(4)]
     return [
         ("three members, nothing missing, no readings wanted", fields(2, quiet)),
         ("three members with readings, two with absence, one without reading", fields(2, heard)),
-        ("one member's reading is not known, so none is sent", fields(1, [unit([0], 5, [7]), unit([2], None, [6]), None, None])),
+        ("one member's reading is not known, so none is sent", fields(1, unsure)),
         ("nobody in the block has a reading", fields(2, ["no_reading", None, "no_reading", "no_reading"])),
         ("the longest report", fields(4, full)),
     ]
@@ -172,17 +173,19 @@ _COUNTED = ("sent", "sent_bytes", "taken", "taken_bytes")
 
 def _units_by_hand() -> list[tuple[str, list[int], list[list[int]], list[int], int]]:
     top = 2**29 - 1
+    edge = [0, 0, 0, -1, 1, 0, 0, 0, 0]
+    one_tap_each = [[0] * tap + [tap + 1] + [0] * (8 - tap) for tap in range(9)]
     return [
         ("3 / 2 rounds to 2, 1 / 2 to 1", [1], [[3], [1]], [0, 0], 1),
         ("-1 / 2 rounds to 0, -3 / 2 to -1, which the ReLU clamps", [1], [[-1], [-3]], [0, 0], 1),
         ("ties round up, a bit less rounds down", [1], [[0]] * 4, [23, 24, 39, 40], 4),
         ("254.5 rounds to 255, 255.5 saturates", [1], [[0]] * 4, [4071, 4072, 4087, 4088], 4),
-        ("the centre minus its left neighbour", [0, 0, 0, 180, 330, 0, 0, 0, 0], [[0, 0, 0, -1, 1, 0, 0, 0, 0]], [0], 1),
-        ("each tap has its own weight", [10] * 9, [[0] * at + [at + 1] + [0] * (8 - at) for at in range(9)], [0] * 9, 1),
+        ("the centre minus its left neighbour", [0, 0, 0, 180, 330, 0, 0, 0, 0], [edge], [0], 1),
+        ("each tap has its own weight", [10] * 9, one_tap_each, [0] * 9, 1),
         ("the largest sum of a first layer", [-32768] * 9, [[-128] * 9, [127] * 9], [top, -top], 24),
         ("the smallest sum of a first layer", [32767] * 9, [[-128] * 9, [127] * 9], [-top, -top], 24),
         ("the bias alone, at its limits", [0] * 9, [[0] * 9] * 3, [-top, 0, top], 22),
-        ("two channels in", [1, 2, 3, 4, 5, 6, 7, 8, 9] + [10] * 9, [[1] * 9 + [-1] * 9, [-1] * 9 + [1] * 9], [0, 0], 1),
+        ("two channels in", [*range(1, 10), *[10] * 9], [[1] * 9 + [-1] * 9, [-1] * 9 + [1] * 9], [0, 0], 1),
         ("a conv1x1 reads one tap per channel", [255, 0, 17], [[1, 1, 1], [2, 0, -30]], [0, 1], 1),
         ("the largest shift leaves 32 steps", [255] * 144, [[127] * 144, [-128] * 144], [top, top], 24),
     ]
@@ -195,9 +198,9 @@ def _mesh(name: str, lossy: bool, draws: Draws) -> Fields:
     cells = [(row, col) for row in range(_ROWS) for col in range(_COLS) if (row, col) not in _HOLES]
     readings = {cell: draws.between(1900, 2500) for cell in cells if cell not in _SILENT}
     layers = [_layer(kind, inputs, outputs, draws) for kind, inputs, outputs in SHAPES[name]]
-    lost = _lost(sum(layer["kind"] == "conv3x3" for layer in layers), cells, draws) if lossy else []
-    exchanges = range(sum(layer["kind"] == "conv3x3" for layer in layers))
-    absence = [_absence(cells, readings, [(one, to) for at, one, to in lost if at == exchange]) for exchange in exchanges]
+    exchanges = sum(layer["kind"] == "conv3x3" for layer in layers)
+    lost = [_lost(cells, draws) if lossy else [] for _ in range(exchanges)]
+    absence = [_absence(cells, readings, lost[exchange]) for exchange in range(exchanges)]
     activations = reference.layers_of(readings, 2200, layers, absence)
     features = reference.pool(activations)
     return {
@@ -216,19 +219,19 @@ def _mesh(name: str, lossy: bool, draws: Draws) -> Fields:
 
 
 def _layer(kind: str, channels_in: int, channels_out: int, draws: Draws) -> Fields:
-    """Weights and biases that spread activations over 0..255: after centring readings span +-300."""
+    """Random weights, biases and a shift that spread activations over 0..255; centred readings are +-300."""
     taps = channels_in * (9 if kind == "conv3x3" else 1)
-    shift = 9 if channels_in == 1 else 6 + (taps > 9)
+    shift = {9: 9, 45: 10, 5: 8}[taps]
     weights = [[draws.between(-128, 127) for _ in range(taps)] for _ in range(channels_out)]
     bias = [draws.between(0, 127 << shift) for _ in range(channels_out)]
     return {"kind": kind, "shift": shift, "bias": bias, "weights": weights}
 
 
-def _lost(exchanges: int, cells: list[Cell], draws: Draws) -> list[tuple[int, Cell, Cell]]:
-    """(exchange, sender, receiver) of each frame that does not arrive: about every fifth."""
+def _lost(cells: list[Cell], draws: Draws) -> list[tuple[Cell, Cell]]:
+    """(sender, receiver) of each frame of an exchange that does not arrive: about every fifth."""
     pairs = [(one, other) for one in cells for other in cells if one != other]
     near = [(one, to) for one, to in pairs if abs(one[0] - to[0]) <= 1 and abs(one[1] - to[1]) <= 1]
-    return [(at, one, to) for at in range(exchanges) for one, to in near if draws.between(1, 5) == 1]
+    return [pair for pair in near if draws.between(1, 5) == 1]
 
 
 def _absence(cells: list[Cell], readings: dict[Cell, int], lost: list[tuple[Cell, Cell]]) -> dict[Cell, int]:

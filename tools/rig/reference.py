@@ -11,8 +11,10 @@ from typing import Any
 
 WIRE_VERSION = 1
 KINDS = {"beacon": 1, "reading": 2, "no_reading": 3, "activations": 4, "member": 5, "report": 6}
-FAULTS = ("malformed", "stranger", "stale", "double", "other_shape")
-FAULTS += ("abandoned", "deadline", "own_clock", "repeated", "sensor_fault")
+FAULTS = (
+    *("malformed", "stranger", "stale", "double", "other_shape"),
+    *("abandoned", "deadline", "own_clock", "repeated", "sensor_fault"),
+)
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 Cell = tuple[int, int]
@@ -98,8 +100,10 @@ def beacon(fields: Fields) -> bytes:
     frame += u32(fields["period_ms"]) + u16(fields["exchange_ms"]) + u16(fields["gather_ms"])
     frame += u32(fields["version"]) + u32(fields["acked_cycle"])
     rows, cols = fields["block_rows"], fields["block_cols"]
-    bits = [[row, col] in fields["acknowledged"] for row in range(rows) for col in range(cols)]
-    bitmap = [sum(2**bit for bit in range(8) if bits[at + bit : at + bit + 1] == [True]) for at in range(0, len(bits), 8)]
+    bitmap = [0] * -(-rows * cols // 8)
+    for row, col in fields["acknowledged"]:
+        block = row * cols + col
+        bitmap[block // 8] += 2 ** (block % 8)
     return frame + u8(rows) + u8(cols) + bytes(bitmap)
 
 
