@@ -10,7 +10,8 @@ class Filters:
     """The layers of the active set, run one after the other.
 
     Attributes:
-        set: the FilterSet.
+        version: u32.
+        reference_ccel: int16, what the first layer subtracts from a reading.
         inputs: per layer its stored inputs, uint16 [taps].
         values: per layer the node's own activations, uint8 [channels out].
         exchanges: per exchange the index of its layer.
@@ -18,7 +19,10 @@ class Filters:
 
     def __init__(self, filter_set):
         """Size the buffers for a protocol.filter_set.FilterSet."""
-        self.set = filter_set
+        self.version = filter_set.version
+        self.reference_ccel = filter_set.reference_ccel
+        # As plain tuples: the set's own types shall leave the heap with the code that read it.
+        self._layers = [tuple(layer) for layer in filter_set.layers]
         layers = filter_set.layers
         self.exchanges = [k for k in range(len(layers)) if layers[k].kind == CONV3X3]
         self.inputs = [array("H", bytes(2 * layer.shape[0])) for layer in layers]
@@ -31,7 +35,7 @@ class Filters:
         """
         self._convolve(layer)
         layer += 1
-        while layer < len(self.values) and self.set.layers[layer].kind == CONV1X1:
+        while layer < len(self.values) and self._layers[layer][0] == CONV1X1:
             inputs, own = self.inputs[layer], self.values[layer - 1]
             for channel in range(len(own)):
                 inputs[channel] = own[channel]
@@ -40,6 +44,6 @@ class Filters:
         return layer
 
     def _convolve(self, layer: int) -> None:
-        spec = self.set.layers[layer]
-        convolve(self.values[layer], self.inputs[layer], spec.weights, spec.bias, spec.shape)
+        _, weights, bias, shape = self._layers[layer]
+        convolve(self.values[layer], self.inputs[layer], weights, bias, shape)
 

@@ -23,10 +23,9 @@ READS_MAX = const(8)
 # A wait of so long is worth tidying the heap first.
 IDLE_MS = const(100)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
-# Places in Prepared.topics behind the three destinations of node.py.
+# Places among a node's topics behind the three destinations of node.py.
 _STATE = const(3)
-_ABOUT = const(4)
-_HEALTH = const(5)
+_HEALTH = const(4)
 
 
 class Link:
@@ -38,17 +37,14 @@ class Link:
     """
 
     def __init__(self, prepared, now_ms: int):
-        """Build the node of a firmware.start.Prepared; the first poll connects."""
-        p = prepared
-        self.node = Node(p.row, p.col, p.exists, Filters(p.filter_set), p.sensor, p.boot)
+        """Build the node of what firmware.start.prepare returned; the first poll connects."""
+        (row, col, exists), self._address, session, self._topics, boot, sensor, filter_set = prepared
+        self.node = Node(row, col, exists, Filters(filter_set), sensor, boot)
         self.socket: socket.socket = None
-        self._address = p.address
-        self._topics = p.topics
-        self._client = mqtt.Client(p.connect, p.subscribe, p.keepalive_s, self._on_message)
+        self._client = mqtt.Client(session, self._on_message)
         self._was_ready = False
         self._failures = 0
         self._retry_ms = self._now_ms = now_ms
-        self._client.publish_surely(p.topics[_ABOUT], p.about, now_ms)
 
     @property
     def wants_write(self) -> bool:
@@ -149,9 +145,8 @@ class Link:
         self._client.publish(self._topics[_HEALTH], bytes(counters))
 
 
-def start_node(prepared) -> None:
+def start_node(link) -> None:
     """Run one node for ever: wait for the socket or for the time, poll, again."""
-    link = Link(prepared, ticks_ms())
     poller = select.poll()
     watched = None
     try:

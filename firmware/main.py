@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from protocol.compat import forget
+from protocol.compat import forget, ticks_ms
 
 
 def run(path: str) -> None:
@@ -20,7 +20,9 @@ def run(path: str) -> None:
     from firmware import link
 
     gc.collect()  # loading left holes; small objects shall go there first
-    link.start_node(prepared)
+    node = link.Link(prepared, ticks_ms())
+    del prepared
+    link.start_node(node)
 
 
 if __name__ == "__main__":

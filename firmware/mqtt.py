@@ -25,8 +25,8 @@ _PINGREQ = const(12)
 _PINGRESP = const(13)
 _DISCONNECT = const(14)
 
-# The longest packet a node is meant to get is a beacon of 540 bytes and its topic.
-IN_MAX = const(640)
+# The longest packet a node is meant to get is a beacon of 284 bytes and its topic of 44.
+IN_MAX = const(352)
 # Messages of QoS 1 that may wait for their PUBACK at a time; a node's own are its state and its facts.
 WAITING_MAX = const(4)
 # An answer that does not come within this time: repeat a PUBLISH, give up a connection.
@@ -55,20 +55,19 @@ class Client:
             skipped because they were too long; modulo 2^30.
     """
 
-    def __init__(self, connect: bytes, subscribe: bytes, keepalive_s: int, on_message):
-        """Takes the packets of firmware/mqtt_session.py as they are; `on_message(payload)` gets a memoryview."""
+    def __init__(self, session, on_message):
+        """`session`: keepalive_s and the packets of firmware/mqtt_session.py; `on_message(payload)`: a memoryview."""
         self.state = OFF
         self.out = bytearray()
         self.counters = array("I", bytes(4 * 5))
-        self._connect = connect
-        self._subscribe = subscribe
+        keepalive_s, self._connect, self._subscribe, facts = session
         self._keepalive_ms = keepalive_s * 1000
         self._on_message = on_message
         self._in = memoryview(bytearray(IN_MAX))
         self._fill = 0
         self._skip = 0
-        self._packet_id = 0
-        self._waiting = []  # [packet id, packet, ms when it was last sent]
+        self._packet_id = 2  # the first two stand in the session's packets
+        self._waiting = [[2, facts, 0]]  # packet id, packet, ms when it was last sent
         self._heard_ms = self._spoke_ms = 0
 
     # The connection

@@ -1,4 +1,4 @@
-"""The two packets that open every connection of a node, built once at start (MQTT 3.1.1, clauses 3.1 and 3.8)."""
+"""The packets that are the same on every connection of a node, built once at start (MQTT 3.1.1, clauses 3.1 to 3.8)."""
 
 import struct
 
@@ -6,6 +6,10 @@ from firmware.mqtt import field, packet_of
 
 _CONNECT = 0x10
 _SUBSCRIBE = 0x82
+_PUBLISH_RETAINED_QOS_1 = 0x33
+# Packet identifiers 1 and 2; firmware/mqtt.py counts on from there.
+_SUBSCRIBE_ID = b"\x00\x01"
+_RETAINED_ID = b"\x00\x02"
 # clean session; a will with QoS 1, retained
 _CONNECT_FLAGS = 0x2E
 
@@ -17,6 +21,11 @@ def connect(client_id: str, will_topic: str, keepalive_s: int) -> bytes:
 
 
 def subscribe(topic_filters) -> bytes:
-    """SUBSCRIBE to all of them with QoS 0, packet identifier 1."""
+    """SUBSCRIBE to all of them with QoS 0."""
     asked = [field(topic_filter.encode()) + b"\x00" for topic_filter in topic_filters]
-    return packet_of(_SUBSCRIBE, b"\x00\x01" + b"".join(asked))
+    return packet_of(_SUBSCRIBE, _SUBSCRIBE_ID + b"".join(asked))
+
+
+def retained(topic: str, payload: str) -> bytes:
+    """PUBLISH with QoS 1, retained: what a node says of itself."""
+    return packet_of(_PUBLISH_RETAINED_QOS_1, field(topic.encode()) + _RETAINED_ID + payload.encode())

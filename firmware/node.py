@@ -114,7 +114,7 @@ class Node:
             self._go(GATHER if self._is_owner() else DONE)
             return
         self._send(TO_HALO, frame.reading(self._head(frame.READING), self._reading_ccel))
-        self._own[0] = centred(self._reading_ccel, self._filters.set.reference_ccel)
+        self._own[0] = centred(self._reading_ccel, self._filters.reference_ccel)
         self._abstain_unless_current()
 
     def on_frame(self, data, now_ms: int) -> None:
@@ -176,7 +176,7 @@ class Node:
         if cycle > self.cycle:
             self.start_cycle(self.run, cycle, now_ms)
         self.trace.take(kind, len(data))
-        same_version = frame.version_of(data) == self._filters.set.version & 0xFFFF
+        same_version = frame.version_of(data) == self._filters.version & 0xFFFF
         self._neighbours.hear(slot, kind != frame.NO_READING, same_version)
         if not self._store(kind, slot, data, same_version):
             self.trace.fault(DOUBLE, self.cycle)
@@ -184,7 +184,7 @@ class Node:
     def _store(self, kind: int, slot: int, data, same_version: bool) -> bool:
         """Put a neighbour's frame where it belongs; False if it says what was said before."""
         if kind == frame.READING:
-            own_reference = self._filters.set.reference_ccel
+            own_reference = self._filters.reference_ccel
             value = centred(frame.i16(data, frame.HEADER_SIZE), own_reference)
             return self._neighbours.put(0, slot, (value,), 0, 1)
         if kind == frame.NO_READING:
@@ -287,7 +287,7 @@ class Node:
 
     def _abstain_unless_current(self) -> None:
         """Without the cycle's filter version a node gives its reading and nothing else."""
-        if self._beacon.version != self._filters.set.version and self.state != DONE:
+        if self._beacon.version != self._filters.version and self.state != DONE:
             self._go(DONE)
 
     def _members(self, slots: int) -> int:
@@ -323,7 +323,7 @@ class Node:
 
     def _head(self, kind: int) -> bytes:
         around = self._neighbours
-        return frame.header(kind, around.row, around.col, self.run, self.cycle, self._filters.set.version)
+        return frame.header(kind, around.row, around.col, self.run, self.cycle, self._filters.version)
 
     def _send(self, destination: int, data: bytes) -> None:
         self.trace.send(data[0] & 0x0F, len(data))

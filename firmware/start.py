@@ -1,14 +1,12 @@
-"""What a node does once, at start: check its configuration, read its filters, work out its topics.
+"""What a node does once, at start: check its configuration, read its filters, work out its topics and first packets.
 
-This code is loaded, used and forgotten before the first connection, so it costs a node's heap nothing afterwards. What
-it hands over holds plain values only (and the sensor's driver), never an object of a class of ours.
+This code is loaded, used and forgotten before the first connection, so it costs a node's heap nothing afterwards.
 """
 
 import gc
 import json
 import os
 import sys
-from collections import namedtuple
 
 from firmware import config, mqtt_session
 from firmware.reading import open_sensor
@@ -19,53 +17,38 @@ VERSION = "0.1.0"
 # 16 channels, 8 layers: no filter set of format 1 is longer.
 FILTERS_SIZE_MAX = 24_000
 
-Prepared = namedtuple(
-    "Prepared",
-    (
-        "row",  # of the node's cell
-        "col",
-        "exists",  # mask of the slots that hold a neighbour
-        "address",  # (host, port) of the broker
-        "keepalive_s",
-        "connect",  # the packets that open a connection
-        "subscribe",
-        "topics",  # bytes: where halo, block, gateway frames go, then state, about, health
-        "about",  # bytes: JSON facts
-        "boot",  # 32 random bits
-        "sensor",  # an open driver
-        "filter_set",  # protocol.filter_set.FilterSet
-    ),
-)
+def prepare(path: str) -> tuple:
+    """Everything that a Link needs, from a node's configuration file; `Link` takes it apart.
 
-
-def prepare(path: str) -> Prepared:
-    """Everything that a Link needs, from a node's configuration file.
+    Returns:
+        cell: (row, col, mask of the slots that hold a neighbour).
+        address: (host, port) of the broker.
+        session: (keepalive_s, CONNECT packet, SUBSCRIBE packet, the node's facts as a retained PUBLISH packet).
+        topics: bytes: where halo, block and gateway frames go, then state and health.
+        boot: 32 random bits.
+        sensor: an open driver.
+        filters: protocol.filter_set.FilterSet.
 
     Raises:
         OSError: the file, the filters or the sensor cannot be opened.
         ValueError: one line that names the field, its value and what would be right.
     """
     settings = config.load(path)
-    site, row, col = settings["site"], settings["row"], settings["col"]
+    site, row, col, exists = settings["site"], settings["row"], settings["col"], settings["neighbours"]
     filters = load_filters(settings["filters"], site)
     boot = int.from_bytes(os.urandom(4), "little")
-    leaves = ("up", "state", "about", "health")
     topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
-    topics += [topic.of_node(site, row, col, leaf) for leaf in leaves]
-    return Prepared(
-        row,
-        col,
-        settings["neighbours"],
-        (settings["host"], settings["port"]),
+    topics += [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health")]
+    facts = json.dumps(about(boot, filters.version))
+    session = (
         settings["keepalive_s"],
         mqtt_session.connect(site + "-" + node_name(row, col), topics[3], settings["keepalive_s"]),
-        mqtt_session.subscribe(heard_topics(site, row, col, settings["neighbours"])),
-        [name.encode() for name in topics],
-        json.dumps(about(boot, filters.version)).encode(),
-        boot,
-        open_sensor(settings["sensor"]),
-        filters,
+        mqtt_session.subscribe(heard_topics(site, row, col, exists)),
+        mqtt_session.retained(topic.of_node(site, row, col, "about"), facts),
     )
+    address = settings["host"], settings["port"]
+    topics = [name.encode() for name in topics]
+    return (row, col, exists), address, session, topics, boot, open_sensor(settings["sensor"]), filters
 
 
 def load_filters(path: str, site: str):

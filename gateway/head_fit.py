@@ -1,10 +1,12 @@
 """Fitting a head to labelled cycles, with the filters left as they are: plain numpy, seconds on one core.
 
-Softmax cross-entropy, mini-batches, Adam (Kingma and Ba 2015) with decoupled weight decay (AdamW, Loshchilov and Hutter
-2019) and a step that falls to zero over a half cosine. Features are standardised per channel, and the standardisation is
-folded into the first layer afterwards, so that the head takes raw features.
+Softmax cross-entropy, mini-batches, Adam (Kingma and Ba 2015) with decoupled weight decay (AdamW, Loshchilov and
+Hutter 2019) and a step that falls to zero over a half cosine. Features are standardised per channel, and the
+standardisation is folded into the first layer afterwards, so that the head takes raw features.
 """
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ from protocol.fixed import ACTIVATION_MAX
 EPOCHS = 20
 BATCH = 100
 RATE = 2e-3
+# A single layer is convex: large steps do no harm, and 480 small ones would not reach the steep edge that it needs.
+RATE_SINGLE = 0.2
 WEIGHT_DECAY = 1e-2
 FIRST_REVISION = 1
 
@@ -72,21 +76,21 @@ def fit_head(
         ValueError: no samples, or features and spec do not fit.
     """
     if not len(samples.abnormal):
-        raise ValueError("samples: there are 0; a head needs some of each class")
+        raise ValueError("samples: there are 0; give labelled cycles, some of each class")
     features = twin.features(filters, samples.readings_ccel, samples.present, site)
     inputs = head_inputs(spec, features.reshape(len(features), feature_len(site, spec)))
-    centre, scale = _standardisation(spec, inputs)
+    groups = _groups(spec, inputs.shape[1])
+    centre, scale = _standardisation(spec, inputs, groups)
     inputs = (inputs - centre) / scale
     rng = np.random.default_rng(seed)
-    parameters = _first_parameters((inputs.shape[1], *spec.hidden, CLASSES), rng)
-    state = _Adam(0, [np.zeros_like(values) for values in parameters], [np.zeros_like(values) for values in parameters])
-    steps = EPOCHS * -(-len(inputs) // BATCH)
+    parameters = _first_parameters((inputs.shape[1], *spec.hidden, CLASSES), groups, rng)
+    state = _start(parameters)
     for epoch in range(EPOCHS):
         order = rng.permutation(len(inputs))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        for batch in batches:
             gradients = _gradients(parameters, inputs[batch], samples.abnormal[batch])
-            rate = RATE / 2 * (1 + np.cos(np.pi * state.step / steps))
+            rate = _rate(spec, state.step / (EPOCHS * len(batches)))
             parameters, state = _update(parameters, gradients, state, rate)
         if progress:
             progress(epoch + 1, EPOCHS)
@@ -107,29 +111,37 @@ def head_inputs(spec: ModelSpec, features: NDArray[np.integer]) -> Floats:
     return np.hstack([inputs, inputs.max(axis=1, keepdims=True)]) if spec.appends_maximum else inputs
 
 
-def _standardisation(spec: ModelSpec, inputs: Floats) -> tuple[Floats, Floats]:
-    """Centre and scale per input, equal within a channel.
+def _groups(spec: ModelSpec, inputs_len: int) -> NDArray[np.intp]:
+    """Per input its group: the channel, the same in every block; an appended maximum is a group of its own."""
+    groups = np.arange(inputs_len) % spec.channels
+    if spec.appends_maximum:
+        groups[-1] = spec.channels
+    return groups
+
+
+def _standardisation(spec: ModelSpec, inputs: Floats, groups: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Centre and scale per input, equal within a group.
 
     Per channel and not per block: a block that hardly ever noticed anything would be blown up until one odd cycle there
-    outweighs all others.
+    outweighs all others. Beside an appended maximum a whole channel weighs as one input, or its many blocks would learn
+    the room they were fitted in by heart before the maximum has its say.
     """
-    columns = np.arange(inputs.shape[1]) % spec.channels
-    if spec.appends_maximum:
-        columns[-1] = spec.channels
-    centre, scale = np.empty(len(columns), np.float32), np.empty(len(columns), np.float32)
-    for channel in np.unique(columns):
-        members = columns == channel
+    centre, scale = np.empty(len(groups), np.float32), np.empty(len(groups), np.float32)
+    for group in np.unique(groups):
+        members = groups == group
         centre[members] = inputs[:, members].mean()
-        scale[members] = inputs[:, members].std() or 1  # a channel that never changes stays as it is
+        weight = np.sqrt(members.sum()) if spec.appends_maximum else 1
+        scale[members] = weight * inputs[:, members].std() or 1  # a channel that never changes stays as it is
     return centre, scale
 
 
-def _first_parameters(widths: tuple[int, ...], rng: np.random.Generator) -> list[Floats]:
-    """Weights, bias, weights, bias ...: He initialisation."""
+def _first_parameters(widths: tuple[int, ...], groups: NDArray[np.intp], rng: np.random.Generator) -> list[Floats]:
+    """Weights, bias, weights, bias ...: He initialisation, except that a first layer starts alike for every block."""
     parameters = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
-        parameters.append(rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)).astype(np.float32))
-        parameters.append(np.zeros(outputs, np.float32))
+    for inputs, outputs in itertools.pairwise(widths):
+        weights = rng.normal(0, np.sqrt(2 / inputs), (inputs, outputs)).astype(np.float32)
+        parameters += [weights, np.zeros(outputs, np.float32)]
+    parameters[0] = parameters[0][groups]
     return parameters
 
 
@@ -150,9 +162,18 @@ def _gradients(parameters: list[Floats], inputs: Floats, abnormal: NDArray[np.bo
     return gradients
 
 
-def _update(
-    parameters: list[Floats], gradients: list[Floats], state: _Adam, rate: float
-) -> tuple[list[Floats], _Adam]:
+def _start(parameters: list[Floats]) -> _Adam:
+    """The optimiser's state before its first step."""
+    zeros = [np.zeros_like(values) for values in parameters]
+    return _Adam(0, zeros, zeros)  # shared, because updates never write into them
+
+
+def _rate(spec: ModelSpec, done: float) -> float:
+    """The step size when this share of all steps is done: half a cosine down to 0."""
+    return (RATE if spec.hidden else RATE_SINGLE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _update(parameters: list[Floats], gradients: list[Floats], state: _Adam, rate: float) -> tuple[list[Floats], _Adam]:
     """One step; the decay pulls weights towards 0 and leaves biases alone."""
     step = state.step + 1
     means = [_BETA1 * mean + (1 - _BETA1) * g for mean, g in zip(state.means, gradients, strict=True)]

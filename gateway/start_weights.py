@@ -34,6 +34,9 @@ _ONE = 64
 _SHIFT = 6
 # A difference shows from 2.00 degrees on and saturates at 4.55: the threshold of 3.0 lies at 100 of 255.
 _SILENT_CCEL = 200
+# The second layer of the seed spec: 68..132 of 255 becomes 0..255, which is 2.68..3.32 degrees.
+_SHIFT_SHARP = 4
+_EDGE_LOW = 68
 # A hot spot, the cell over the mean of its four neighbours, shows from 1.00 degree on.
 _SPOT_SILENT_CCEL = 100
 
@@ -48,17 +51,21 @@ _DIFFERENCES = (
 
 
 def start_filters(spec: ModelSpec, reference_ccel: int = REFERENCE_CCEL_DEFAULT) -> Filters:
-    """Difference filters of version 1; for the lean spec they compute the rule itself.
+    """Difference filters of version 1.
 
-    Lean: |E - C| and |S - C| are sums of two channels each, for one of the two is always 0; and their maximum is
-    max(h, v) = relu(h - v) + v.
+    Seed: the second layer passes each channel on, four times as steep, for the head has to tell one difference over the
+    threshold from many that lie under it.
+
+    Lean: the filters compute the rule itself. |E - C| and |S - C| are sums of two channels each, for one of the two is
+    always 0; and their maximum is max(h, v) = relu(h - v) + v.
 
     Raises:
         ModelError: there are no hand-set filters for this spec.
     """
     first = _layer(CONV3X3, _DIFFERENCES, [-_SILENT_CCEL] * 4 + [-_SPOT_SILENT_CCEL])
     if spec.name == "seed":
-        return Filters(FIRST_VERSION, reference_ccel, (first, _layer(CONV3X3, _own_channel(5), [0] * 5)))
+        second = _layer(CONV3X3, _own_channel(5), [-_EDGE_LOW] * 5, _SHIFT_SHARP)
+        return Filters(FIRST_VERSION, reference_ccel, (first, second))
     if spec.name == "lean":
         # relu(h - v), v, then relu(v - h), h and the hot spot as they come, for learning to take up.
         spread = [(1, 1, -1, -1, 0), (0, 0, 1, 1, 0), (-1, -1, 1, 1, 0), (1, 1, 0, 0, 0), (0, 0, 0, 0, 1)]
@@ -84,7 +91,7 @@ def load_start(spec_name: str, site: Site) -> Model | None:
         return None
     with np.load(path, allow_pickle=False) as arrays:
         filters = Filters.from_json(json.loads(arrays["filters"].tobytes()))
-        values = [arrays[f"{index}"].astype(np.float32) for index in range(len(arrays.files) - 1)]
+        values = [arrays[str(index)].astype(np.float32) for index in range(len(arrays.files) - 1)]
     return Model(spec_name, filters, Head(1, tuple(zip(values[::2], values[1::2], strict=True))))
 
 
@@ -94,16 +101,19 @@ def save_start(model: Model, site: Site) -> Path:
     values = [values.astype(np.float16) for layer in model.head.layers for values in layer]
     text = np.frombuffer(json.dumps(model.filters.as_json()).encode(), np.uint8)
     path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, allow_pickle=False, filters=text, **{f"{k}": array for k, array in enumerate(values)})
+    np.savez_compressed(path, allow_pickle=False, filters=text, **{str(k): array for k, array in enumerate(values)})
     return path
 
 
-def _layer(kind: str, weights: ArrayLike, bias: ArrayLike) -> NodeLayer:
-    """A layer of shift 6 from weights [out, in * taps] in -1.98..1.98 and biases [out] in steps of its output."""
+def _layer(kind: str, weights: ArrayLike, bias: ArrayLike, shift: int = _SHIFT) -> NodeLayer:
+    """A layer from weights [out, in * taps], -1.98..1.98, and biases [out] in steps of its input.
+
+    The default shift passes a weight of 1 through; one less doubles the output.
+    """
     scaled = np.rint(_ONE * np.asarray(weights))
     shaped = scaled.reshape(len(scaled), -1, TAPS_OF[kind]).astype(np.int8)
     biases = (_ONE * np.asarray(bias)).astype(np.int32)
-    return NodeLayer(kind, shaped.shape[1], len(shaped), _SHIFT, biases, shaped)
+    return NodeLayer(kind, shaped.shape[1], len(shaped), shift, biases, shaped)
 
 
 def _own_channel(channels: int) -> NDArray[np.float64]:

@@ -132,10 +132,11 @@ def _convolve(layer: NodeLayer, taps: NDArray[np.float64]) -> NDArray[np.float64
     """One layer's activations, whole numbers 0..255 [out, n, rows, cols]."""
     grid = taps.shape[-3:]
     weights = layer.weights.reshape(layer.channels_out, -1).astype(np.float64)
-    products: NDArray[np.int64] = (weights @ taps.reshape(weights.shape[1], -1)).astype(np.int64)
+    products = (weights @ taps.reshape(weights.shape[1], -1)).astype(np.int64)
     half = 1 << (layer.shift - 1)
     rounded = (products + layer.bias.astype(np.int64)[:, np.newaxis] + half) >> layer.shift
-    return np.minimum(np.maximum(rounded, 0), ACTIVATION_MAX).reshape(-1, *grid).astype(np.float64)
+    activations: NDArray[np.float64] = rounded.clip(0, ACTIVATION_MAX).astype(np.float64)
+    return activations.reshape(-1, *grid)
 
 
 def _neighbours_where(condition: Bools) -> Bytes:

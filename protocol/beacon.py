@@ -28,9 +28,9 @@ WANT_HEALTH = const(8)
 OPENS_NOTHING = const(16)
 
 SIZE = const(28)
-# 4096 blocks: a site of 128 x 128 nodes. It bounds what a node has to take in at once.
-BITMAP_MAX = const(512)
-BEACON_MAX = const(540)
+# 2048 blocks: a site of 90 x 90 nodes. It bounds what a node has to take in at once.
+BITMAP_MAX = const(256)
+BEACON_MAX = const(284)
 
 _FORMAT = "<BBIIIHHIIBB"
 

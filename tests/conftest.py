@@ -1,8 +1,12 @@
-"""What tests of every file share: one seed, shown when a seeded test fails."""
+"""What tests of every file share: one seed, shown when a seeded test fails, and one build for MicroPython."""
 
 import os
+from pathlib import Path
 
+import on_micropython
 import pytest
+
+from tools.flash.build import build
 
 SEED_DEFAULT = 1
 
@@ -13,3 +17,12 @@ def seed() -> int:
     value = int(os.environ.get("THERMESH_TEST_SEED", SEED_DEFAULT))
     print(f"repeat with THERMESH_TEST_SEED={value}")
     return value
+
+
+@pytest.fixture(scope="session")
+def device_build(tmp_path_factory) -> Path:
+    """The root of a node's flash with the compiled bundles, for MicroPython on this machine."""
+    on_micropython.require_micropython()
+    folder = tmp_path_factory.mktemp("device")
+    build(folder)
+    return folder

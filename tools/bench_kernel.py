@@ -145,8 +145,7 @@ def _table(result: Result) -> str:
     rows = [f"{LABELS[name]:22}{ns:>12,}{ns / result.ns['c']:>12.1f}x" for name, ns in result.ns.items()]
     return "\n".join(
         [
-            "One node's unit pair of spec seed, conv3x3 1->5 and 5->5: "
-            f"{kernel_timing.MULTIPLY_ADDS} multiply-adds.",
+            f"One node's unit pair of spec seed, conv3x3 1->5 and 5->5: {kernel_timing.MULTIPLY_ADDS} multiply-adds.",
             "",
             f"{'':22}{'ns a pair':>12}{'against C':>13}",
             *rows,

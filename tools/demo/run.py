@@ -122,12 +122,12 @@ class Demo:
         def all_ready() -> bool:
             ready = sum(state == "ready" for state in gateway.states.values())
             progress(ready, len(cells))
-            return ready == len(cells) or len(mesh.ended) == len(cells) or mesh.host_ended
+            return ready + len(mesh.ended) >= len(cells) or mesh.host_ended
 
-        if not service.listen_until(gateway, link, all_ready, READY_S_MAX):
+        if not service.listen_until(gateway, link, all_ready, READY_S_MAX) or mesh.ended:
             missing = [cell for cell in cells if gateway.states.get(cell) != "ready"]
-            first = node_name(*missing[0])
-            self.problems.append(f"{len(missing)} nodes were not ready within {READY_S_MAX:g} s, {first} the first")
+            first = node_name(*missing[0]) if missing else "none"
+            self.problems.append(f"{len(missing)} nodes did not become ready, {first} the first")
 
     def _ask_health(self, gateway: Gateway, link: Link) -> dict[Cell, NDArray[np.uint32]]:
         """Every node's counters as they are now; nodes that do not answer are left out."""

@@ -27,7 +27,7 @@ from tools.flash.inline import inline_calls
 ENTRIES = {
     "main": {"run"},
     "start": {"prepare"},
-    "link": {"start_node"},
+    "link": {"Link", "start_node"},
     "sensor_replay": {"Replay", "read"},
     "sensor_simulated": {"Simulated", "read"},
 }
