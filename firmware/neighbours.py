@@ -34,7 +34,7 @@ class Neighbours:
         self.inputs = inputs
         self.arrived = bytearray(len(inputs))
         self.absence = bytearray(len(inputs))
-        self._silent = bytearray(RECENT for _ in range(grid.SLOTS))
+        self._silent = bytearray(grid.SLOTS)  # everybody counts as heard just before the first cycle
         self.heard = self.no_reading = self.other_version = 0
 
     def start_cycle(self) -> None:

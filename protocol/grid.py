@@ -79,8 +79,13 @@ def parse_node_name(name: str) -> tuple:
         ValueError: the name is not exactly what `node_name` writes, or a number exceeds 254.
     """
     parts = name.split("-")
-    if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
+    if len(parts) == 3 and _is_number(parts[1]) and _is_number(parts[2]):
         row, col = int(parts[1]), int(parts[2])
         if row < ROWS_MAX and col < ROWS_MAX and name == node_name(row, col):
             return row, col
     raise ValueError(name + " is no node name; write n-RR-CC, like n-03-12")
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is 2 or 3 ASCII digits: `isdigit` would also take superscripts, which `int` does not."""
+    return 2 <= len(text) <= 3 and all(character in "0123456789" for character in text)

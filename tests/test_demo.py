@@ -1,0 +1,248 @@
+"""`thermesh demo` from the outside: what it prints, what it writes, what it refuses. Real broker, real nodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gateway import twin
+from gateway.model import Filters
+from gateway.rule import abnormal
+from gateway.site import site_of_cells
+from tools import readings
+
+SMALL_SITE = """
+name = "small"
+rows = 5
+cols = 10
+holes = ["n-00-00", "n-02-03", "n-04-09"]
+"""
+FRESH_S = 180
+
+
+def thermesh(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.cli", *map(str, words)], capture_output=True, text=True, timeout=FRESH_S, **options
+    )
+
+
+def demo(*words):
+    done = thermesh("demo", "--json", *words)
+    assert 0 == done.returncode, done.stderr + done.stdout[-2000:]
+    return json.loads(done.stdout)
+
+
+def check_clean(summary, nodes, cycles):
+    assert (nodes, cycles) == (summary["nodes"], summary["cycles"])
+    assert [] == summary["problems"]
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+
+
+@pytest.fixture
+def small_site(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text(SMALL_SITE)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["seed", "lean"])
+def test_the_lounge_runs_on_425_micropython_nodes_with_32_kilobytes_each(spec):
+    summary = demo("--broker", "mosquitto", "--runtime", "micropython", "--heap", "32K", "--cycles", 10, "--spec", spec)
+    check_clean(summary, 425, 10)
+    ((runtime, count),) = summary["runtime"].items()
+    assert (425, "32K") == (count, summary["heap"])
+    assert runtime.startswith("micropython")
+    assert {"seed": 5850, "lean": 1170}[spec] == summary["exact"]["compared"]
+    assert "mosquitto" in summary["broker"]
+    assert {"reading", "no_reading", "activations", "member", "report", "beacon"} == set(summary["ledger"]["kinds"])
+    # Each node publishes its reading once (R0-7); seed has a second exchange, lean has not.
+    assert 425 == summary["ledger"]["kinds"]["reading"]["frames"]
+    assert {"seed": 425, "lean": 0}[spec] == summary["ledger"]["kinds"]["activations"]["frames"]
+
+
+@pytest.mark.parametrize("runtime", ["micropython", "cpython"])
+@pytest.mark.parametrize("spec", ["seed", "lean"])
+def test_a_site_with_holes_is_exact_and_its_files_prove_it(small_site, tmp_path, runtime, spec):
+    out = tmp_path / "out"
+    summary = demo("--site", small_site, "--runtime", runtime, "--spec", spec, "--cycles", 6, "--out", out)
+    check_clean(summary, 47, 6)
+    assert summary == json.loads((out / "summary.json").read_text())
+    check_files(out)
+
+
+def test_empty_fields_are_nodes_without_a_reading(tmp_path):
+    file, out = tmp_path / "room.csv", tmp_path / "out"
+    rng = np.random.default_rng(5)
+    cells = [(row, col) for row in range(4) for col in range(5)]
+    values = rng.integers(1800, 2600, (5, 20)).astype(np.int16)
+    readings.write(file, cells, values, rng.random((5, 20)) < 0.7)
+    summary = demo("--readings", file, "--out", out, "--cycles", 9)
+    check_clean(summary, 20, 5)
+    assert any("5 cycles" in note for note in summary["notes"])
+    assert file.read_text().splitlines() == [line.split(",", 1)[1] for line in (out / "readings.csv").open().read().splitlines()]
+    check_files(out)
+
+
+@pytest.mark.slow
+def test_real_sea_temperatures_run_exactly(tmp_path):
+    pytest.importorskip("h5py", reason="the extra [data] is not installed")
+    sea = tmp_path / "sea.csv"
+    facts = json.loads(thermesh("data", "ostia", "--out", sea, "--json").stdout)
+    assert "licence" in facts
+    check_clean(demo("--readings", sea, "--cycles", 5), facts["nodes"], 5)
+
+
+@pytest.mark.slow
+def test_the_slow_broker_runs_fewer_cycles_and_says_why(small_site):
+    summary = json.loads(
+        thermesh("demo", "--json", "--site", small_site, env=os.environ | {"THERMESH_BROKER": "amqtt"}).stdout
+    )
+    check_clean(summary, 47, 12)
+    assert any("amqtt" in note for note in summary["notes"])
+
+
+def test_killed_nodes_leave_the_rest_exact(small_site, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tools.cli", "demo", "--json", "--cycles", "12"]
+    running = subprocess.Popen(
+        [*command, "--runtime", "micropython", "--site", str(small_site), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_cycles(out, 2)
+    (host,) = [pid for pid in children(running.pid) if "fork_host" in command_line(pid)]
+    victims = children(host)[:5]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    summary = json.loads(running.communicate(timeout=FRESH_S)[0])
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+    assert 5 == sum("ended with code -9" in problem for problem in summary["problems"])
+    last = cycles_of(out)[-1]
+    assert (0, 5) == (last["late"], len(last["no_reading"]))
+    check_files(out)
+
+
+def test_ctrl_c_leaves_no_process_behind(small_site, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tools.cli", "demo", "--cycles", "100000", "--site", str(small_site)]
+    running = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    wait_for_cycles(out, 2)
+    family = [running.pid, *(pid for child in children(running.pid) for pid in [child, *children(child)])]
+    running.send_signal(signal.SIGINT)
+    _, words = running.communicate(timeout=30)
+    assert (130, "thermesh: stopped") == (running.returncode, words.strip())
+    deadline = time.monotonic() + 10
+    while any(is_running(pid) for pid in family):
+        assert time.monotonic() < deadline, "a process outlived Ctrl-C"
+    assert len(cycles_of(out)) >= 2
+
+
+WRONG = {
+    "an unknown spec": (["--spec", "zone"], "spec"),
+    "an unknown mode": (["--mode", "event"], "--mode"),
+    "an unknown runtime": (["--runtime", "pypy"], "--runtime"),
+    "an unknown broker": (["--broker", "rabbit"], "--broker"),
+    "an unreachable broker": (["--broker", "127.0.0.1:1"], "127.0.0.1:1"),
+    "a heap below the minimum": (["--heap", "16K"], "--heap 16K"),
+    "a heap that is none": (["--heap", "much"], "--heap much"),
+    "no cycles": (["--cycles", "0"], "--cycles"),
+    "a negative number": (["--cycles", "-3"], "--cycles"),
+    "a word for a number": (["--cycles", "few"], "--cycles"),
+    "a negative seed": (["--seed", "-1"], "--seed"),
+    "a missing site": (["--site", "nowhere.toml"], "nowhere.toml"),
+    "missing readings": (["--readings", "nowhere.csv"], "nowhere.csv"),
+    "an unknown option": (["--wave"], "--wave"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_use_is_a_line_and_exit_code_2(what):
+    words, named = WRONG[what]
+    check_refusal(thermesh("demo", *words), named)
+
+
+WRONG_FILES = {
+    "empty": ("", "empty"),
+    "a short row": ("n-00-00,n-00-01\n1\n", "line 2"),
+    "a long row": ("n-00-00,n-00-01\n1,2,3\n", "line 2"),
+    "out of range": ("n-00-00,n-00-01\n1,327.68\n", "n-00-01"),
+    "no number": ("n-00-00,n-00-01\n1,2\n1,warm\n", "line 3"),
+    "a doubled name": ("n-00-00,n-00-00\n1,2\n", "n-00-00"),
+    "a malformed name": ("n-00-00,kitchen\n1,2\n", "kitchen"),
+    "no rows": ("n-00-00,n-00-01\n", "room.csv"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_FILES)
+def test_a_wrong_readings_file_is_named_with_its_place(tmp_path, what):
+    text, named = WRONG_FILES[what]
+    (tmp_path / "room.csv").write_text(text)
+    check_refusal(thermesh("demo", "--readings", tmp_path / "room.csv"), named)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_refusal(thermesh("demo", "--out", tmp_path / "file"), "--out")
+
+
+def check_refusal(done, named):
+    assert 2 == done.returncode
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 1 <= len(done.stderr.splitlines()) <= 6
+    assert "" == done.stdout
+
+
+def check_files(out):
+    """Recompute every feature from the files alone, where nothing came late."""
+    file = readings.read(out / "readings.csv")
+    site = site_of_cells("small", set(file.cells))
+    rows, cols = np.array(file.cells).T
+    filters = {int(path.stem): Filters.from_json(json.loads(path.read_text())) for path in (out / "filters").iterdir()}
+    lines = cycles_of(out)
+    assert len(lines) == len(file.ccel)
+    compared = 0
+    for line, values, there in zip(lines, file.ccel, file.present, strict=True):
+        field, present = np.zeros((2, *site.mask.shape), np.int16)
+        field[rows, cols], present[rows, cols] = values, there
+        if line["late"] == 0:
+            assert sorted(line["no_reading"]) == sorted(
+                f"n-{row:02d}-{col:02d}" for (row, col), has in zip(file.cells, there, strict=True) if not has
+            )
+            features = twin.features(filters[line["filter_version"]], field[None], present[None].astype(bool), site)[0]
+            expected = [[None if (block < 0).all() else block.tolist() for block in row] for row in features]
+            assert expected == line["features"]
+            compared += 1
+        assert 1 == pytest.approx(sum(line["scores"]), abs=1e-5)
+        assert line["abnormal"] or line["where"] is None
+        assert abnormal(field, present.astype(bool)).shape == ()
+    assert compared > 0
+
+
+def cycles_of(out):
+    return [json.loads(line) for line in (out / "cycles.jsonl").read_text().splitlines()]
+
+
+def wait_for_cycles(out, count):
+    deadline = time.monotonic() + FRESH_S
+    while not (out / "cycles.jsonl").exists() or len(cycles_of(out)) < count:
+        assert time.monotonic() < deadline, "the demo does not get going"
+
+
+def children(pid):
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in listing.split()]
+
+
+def command_line(pid):
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
+def is_running(pid):
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip() not in ("", "Z")
