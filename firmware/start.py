@@ -47,8 +47,8 @@ def prepare(path: str) -> tuple:
         mqtt_session.retained(topic.of_node(site, row, col, "about"), facts),
     )
     address = settings["host"], settings["port"]
-    topics = [name.encode() for name in topics]
-    return (row, col, exists), address, session, topics, boot, open_sensor(settings["sensor"]), filters
+    names = [name.encode() for name in topics]
+    return (row, col, exists), address, session, names, boot, open_sensor(settings["sensor"]), filters
 
 
 def load_filters(path: str, site: str):

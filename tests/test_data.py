@@ -1,6 +1,5 @@
 """Real gridded temperatures (tools/data.py), against the files of the package itself."""
 
-# ruff: noqa: SIM300 - the expected value comes first
 
 import builtins
 

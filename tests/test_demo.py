@@ -85,7 +85,8 @@ def test_empty_fields_are_nodes_without_a_reading(tmp_path):
     summary = demo("--readings", file, "--out", out, "--cycles", 9)
     check_clean(summary, 20, 5)
     assert any("5 cycles" in note for note in summary["notes"])
-    assert file.read_text().splitlines() == [line.split(",", 1)[1] for line in (out / "readings.csv").open().read().splitlines()]
+    written = (out / "readings.csv").read_text().splitlines()
+    assert file.read_text().splitlines() == [line.split(",", 1)[1] for line in written]
     check_files(out)
 
 
@@ -245,4 +246,5 @@ def command_line(pid):
 
 
 def is_running(pid):
-    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip() not in ("", "Z")
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return state not in ("", "Z")

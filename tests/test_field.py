@@ -1,6 +1,5 @@
 """The simulated lounge (sim/field): its readings as a whole, and the physics below them."""
 
-# ruff: noqa: SIM300 - the expected value comes first
 
 import numpy as np
 import pytest

@@ -1,6 +1,5 @@
 """The readings file (tools/readings.py): what is read, what is written, what is refused and in which words."""
 
-# ruff: noqa: SIM300 - the expected value comes first
 
 import math
 from fractions import Fraction

@@ -1,6 +1,5 @@
 """The site's rule (gateway/rule.py, R0-13), against a rule written out pair by pair."""
 
-# ruff: noqa: SIM300 - the expected value comes first
 
 import numpy as np
 

@@ -2,7 +2,8 @@
 
 Fits each spec's head to simulated lounges, writes gateway/weights/, and prints how often the loaded result is right in
 lounges that it was not fitted to, beside what needs no network: the majority class, and the rule that made the labels
-(right by construction; the lean spec's filters are set to compute it), also on readings with extra noise. About a minute and a half on one core.
+(right by construction; the lean spec's filters are set by hand to compute it), also on readings with extra noise.
+About a minute and a half on one core.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ from gateway.site import Site, lounge
 from gateway.start_weights import load_start, save_start, start_filters
 from sim.field.lounge import Lounge, simulate
 
-# One room teaches its own corners: seed heads fitted to 12 rooms were right in 93 % of other rooms' cycles, to 48 in 98.
+# A room teaches its own corners: seed heads fitted to 12 rooms were right in 93 % of other rooms' cycles, to 48 in 98.
 FIT_SEEDS = range(2_000, 2_060)
 TEST_SEEDS = range(3_000, 3_010)
 TEST_SLOTS = 2_961
