@@ -37,7 +37,7 @@ class Site:
 
     Attributes:
         name: 1 to 32 of a-z, 0-9, '-' and '_'.
-        rows, cols: the bounding grid, 1..255 each, at most 4096 blocks.
+        rows, cols: the bounding grid, 1..255 each; its blocks must fit a beacon's bitmap, 2048.
         cells: the (row, col) that hold a node, in reading order.
         cycle_s: seconds from one cycle to the next, 1..86400.
         reference_ccel: what a new filter set's first layer subtracts from readings, int16.
@@ -62,7 +62,7 @@ class Site:
         _check_range("reference_ccel", self.reference_ccel, READING_MIN, READING_MAX)
         blocks = self.block_shape[0] * self.block_shape[1]
         if blocks > BLOCKS_MAX:
-            _refuse("rows, cols", f"{self.rows} x {self.cols}", f"makes {blocks} blocks, more than {BLOCKS_MAX}")
+            raise SiteError(f"rows, cols: {self.rows} x {self.cols} makes {blocks} blocks, more than {BLOCKS_MAX}")
         if not self.cells:
             _refuse("holes", len(self.cells), "cells are left; a site needs one at least")
         if any(not (0 <= row < self.rows and 0 <= col < self.cols) for row, col in self.cells):

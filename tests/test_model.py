@@ -2,6 +2,7 @@
 
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -28,13 +29,8 @@ def random_filters(seed, shapes=SEED_SHAPES):
 
 
 def dense(*widths):
-    return Head(
-        1,
-        tuple(
-            (np.zeros((inputs, outputs), np.float32), np.zeros(outputs, np.float32))
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
-        ),
-    )
+    shapes = itertools.pairwise(widths)
+    return Head(1, tuple((np.zeros(shape, np.float32), np.zeros(shape[1], np.float32)) for shape in shapes))
 
 
 def test_the_lounge_has_585_features_for_seed_and_117_for_lean():
@@ -66,14 +62,13 @@ def test_filters_written_as_json_come_back_equal(seed, spec):
 
 
 def test_the_json_form_is_exactly_this():
-    layer = NodeLayer("conv3x3", 1, 1, 6, np.array([-3], np.int32), np.array([[[0, 1, 2, 3, 4, 5, 6, 7, -8]]], np.int8))
+    weights = [[[0, 1, 2, 3, 4, 5, 6, 7, -8]]]
+    layer = NodeLayer("conv3x3", 1, 1, 6, np.array([-3], np.int32), np.array(weights, np.int8))
     expected = {
         "version": 1,
         "reference_ccel": 2200,
         "pool": 2,
-        "layers": [
-            {"kind": "conv3x3", "in": 1, "out": 1, "shift": 6, "bias": [-3], "weights": [[[0, 1, 2, 3, 4, 5, 6, 7, -8]]]}
-        ],
+        "layers": [{"kind": "conv3x3", "in": 1, "out": 1, "shift": 6, "bias": [-3], "weights": weights}],
     }
     assert expected == Filters(1, 2200, (layer,)).as_json()
 
@@ -82,7 +77,8 @@ def test_the_json_form_is_exactly_this():
 def test_packed_filters_are_what_a_node_unpacks(seed, spec):
     filters = random_filters(seed, spec.layers)
     unpacked = filter_set.unpack(filters.pack("hall"))
-    assert (7, "hall", -150, bytes(64)) == (unpacked.version, unpacked.site, unpacked.reference_ccel, unpacked.signature)
+    assert (7, "hall", -150) == (unpacked.version, unpacked.site, unpacked.reference_ccel)
+    assert bytes(64) == unpacked.signature
     for ours, theirs in zip(filters.layers, unpacked.layers, strict=True):
         assert ours.kind == filter_set.KIND_NAMES[theirs.kind]
         assert (ours.weights.ravel().astype(int) + WEIGHT_ZERO).tolist() == list(theirs.weights)
@@ -108,7 +104,7 @@ def test_packed_filters_are_what_a_node_unpacks(seed, spec):
         (("layers", 0, "bias", 0), 2**31, r"layers\[0\].bias: is no full array of whole numbers in -2147483648"),
         (("layers", 0, "bias", 0), 10**30, r"layers\[0\].bias: is no full array"),
         (("layers", 0, "bias", 0), 0.5, r"layers\[0\].bias: is no full array"),
-        (("layers", 0, "weights", 0, 0, 3), 128, r"layers\[0\].weights: is no full array of whole numbers in -128..127"),
+        (("layers", 0, "weights", 0, 0, 3), 128, r"layers\[0\].weights: .* whole numbers in -128..127"),
         (("layers", 0, "weights", 0, 0, 3), "1", r"layers\[0\].weights: is no full array"),
         (("layers", 0, "weights", 0, 0), [1], r"layers\[0\].weights: is no full array"),
         (("layers", 0, "weights"), [], r"layers\[0\].weights: is no full array"),
@@ -155,7 +151,7 @@ def test_a_head_is_dense_and_ends_in_two_classes():
 def test_a_model_refuses_parts_of_another_spec():
     seed_filters, lean_filters = random_filters(1), random_filters(1, SPECS["lean"].layers)
     assert "seed" == Model("seed", seed_filters, dense(585, 200, 2)).spec_name
-    with pytest.raises(ModelError, match="filters: .* are not of spec lean"):
+    with pytest.raises(ModelError, match=r"filters: .* are not of spec lean"):
         Model("lean", seed_filters, dense(118, 2))
     with pytest.raises(ModelError, match=r"head: hidden units \(100,\) are not of spec seed: \(200,\)"):
         Model("seed", seed_filters, dense(585, 100, 2))

@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 the answer is no, 2 wrong use or input, 130 stopped by Ctr
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stdout = None  # whoever read has gone; there is nobody to tell
         code = FINE
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
         _say(str(error))
     sys.exit(code)
 
@@ -141,10 +144,16 @@ def gateway(
 def node_run(
     config: Annotated[Path, typer.Argument(help="The node's file (JSON); firmware/config.py lists its fields.")],
 ) -> int:
-    """Run one node on this machine, the same code as on a device, until Ctrl-C."""
+    """Run one node on this machine, the same code as on a device, until Ctrl-C.
+
+    `thermesh gateway` writes such files for all nodes of its site into its state folder, under nodes/.
+    """
     from firmware.main import run
 
-    run(str(config))
+    if not config.is_file():
+        raise ValueError(f"{config}: no such file; `thermesh gateway` writes one for each node into STATE/nodes/")
+    os.chdir(config.parent)  # the node's flash: its filters and readings lie beside its configuration
+    run(config.name)
     return FINE
 
 

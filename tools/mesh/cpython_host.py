@@ -57,7 +57,7 @@ class Host:
     def _start(self, order: dict[str, Any]) -> None:
         os.chdir(order["folder"])
         for name in order["start"]:
-            self._links[name] = Link(start.prepare(f"nodes/{name}.json"), ticks_ms())
+            self._links[name] = Link(start.prepare(f"{name}.json"), ticks_ms())
             self._poll(name)
         sys.stdout.write(json.dumps({"started": len(order["start"])}) + "\n")
         sys.stdout.flush()

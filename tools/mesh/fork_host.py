@@ -3,7 +3,7 @@
 A fork of a process with threads deadlocks, so this is a program of its own that imports nothing else. It reads JSON
 lines from standard input and ends, with all its nodes, when that closes:
 
-    {"start": [names], "folder": path, "heap": "32K"}      each node runs main.run("nodes/<name>.json") in the folder
+    {"start": [names], "folder": path, "heap": "32K"}      each node runs main.run("<name>.json") in the folder
     {"kill": [names]}                                      SIGKILL
 
 and writes JSON lines: {"started": count} and {"ended": name, "code": code} for each node that ends by itself.
@@ -75,12 +75,12 @@ def _fork(name: str, folder: str, heap: str) -> int:
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.chdir(folder)
-        words = os.open(f"nodes/{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        words = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(words, 1)
         os.dup2(words, 2)
-        start = f"import sys; sys.path.insert(0, 'flash'); import main; main.run('nodes/{name}.json')"
+        start = f"import sys; sys.path.insert(0, 'flash'); import main; main.run('{name}.json')"
         code = micropython_run.run_main(["micropython", "-X", f"heapsize={heap}", "-c", start])
     finally:
         os._exit(code & 0xFF)

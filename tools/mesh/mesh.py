@@ -14,12 +14,12 @@ from gateway.broker import Broker
 from gateway.site import Cell, Site
 from protocol.grid import node_name
 from tools.flash.build import build
+from tools.mesh.files import write_node_files
 
 RUNTIMES = ("auto", "micropython", "cpython")
-# What the bundle and its buffers need on the 64-bit port; docs/memory.md has the table.
+# What the bundle and its buffers need on the 64-bit port: `python -m tools.bench_heap`.
 HEAP_MIN = 32 * 1024
 HEAP_MAX = 1 << 30
-KEEPALIVE_S = 60
 STOP_S_MAX = 5.0
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
 
@@ -105,25 +105,9 @@ class Mesh:
         Raises:
             tools.flash.build.BuildError: the device build fails.
         """
-        nodes = self._folder / "nodes"
-        nodes.mkdir(parents=True, exist_ok=True)
-        (self._folder / "filters.bin").write_bytes(filters)
+        write_node_files(self._folder, self._site, (broker.host, broker.port), filters, sensors)
         if self._kind.runtime == "micropython":
             build(self._folder / "flash")
-        masks = self._site.neighbour_masks
-        for row, col in self._site.cells:
-            config = {
-                "site": self._site.name,
-                "row": row,
-                "col": col,
-                "neighbours": int(masks[row, col]),
-                "host": broker.host,
-                "port": broker.port,
-                "keepalive_s": KEEPALIVE_S,
-                "filters": "filters.bin",
-                "sensor": sensors[row, col],
-            }
-            (nodes / f"{node_name(row, col)}.json").write_text(json.dumps(config))
 
     def start(self) -> None:
         """Start every node of the site."""
@@ -186,7 +170,7 @@ class Mesh:
 
     def _last_words(self, name: str) -> str:
         try:
-            words = (self._folder / "nodes" / f"{name}.log").read_text(errors="replace").strip()
+            words = (self._folder / f"{name}.log").read_text(errors="replace").strip()
         except OSError:
             words = ""
         return words.rsplit("\n", 1)[-1][-200:] or "it said nothing"
