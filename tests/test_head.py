@@ -78,19 +78,20 @@ def test_a_missing_feature_counts_as_a_block_that_noticed_nothing():
     assert [0, 0, 1, 255] == known_features(np.array([-1, 0, 1, 255], np.int16)).tolist()
 
 
-@SPECS_BY_NAME
-def test_fitting_sees_the_inputs_that_the_graph_computes(seed, spec):
+def test_fitting_sees_the_inputs_that_the_graph_computes(seed):
     rng = np.random.default_rng(seed)
-    features = random_features(spec, rng)
-    inputs = head_inputs(spec, features)
-    assert (len(features), WIDTHS[spec.name][0]) == inputs.shape
-    pick = rng.integers(0, inputs.shape[1])
-    weights = np.zeros((inputs.shape[1], 2), np.float32)
-    weights[[pick, -1], [0, 1]] = 1
-    single = SPECS["lean"] if spec.appends_maximum else spec
-    if spec.appends_maximum:
-        runner = HeadRunner(single, Head(1, ((weights, np.zeros(2, np.float32)),)))
-        np.testing.assert_allclose(runner.logits(features), inputs[:, [pick, -1]], rtol=0, atol=TOLERANCE)
+    lean, features = SPECS["lean"], random_features(SPECS["lean"], rng)
+    inputs = head_inputs(lean, features)
+    for first in (0, 57, 116):
+        weights = np.zeros((118, 2), np.float32)
+        weights[[first, 117], [0, 1]] = 1  # the logits are one block's feature and the maximum
+        runner = HeadRunner(lean, Head(1, ((weights, np.zeros(2, np.float32)),)))
+        np.testing.assert_allclose(runner.logits(features), inputs[:, [first, 117]], rtol=0, atol=TOLERANCE)
+
+
+def test_without_an_appended_maximum_the_inputs_are_the_features(seed):
+    features = random_features(SPECS["seed"], np.random.default_rng(seed))
+    assert np.array_equal(known_features(features) / 255, head_inputs(SPECS["seed"], features))
 
 
 @SPECS_BY_NAME

@@ -1,6 +1,5 @@
 """Models: what they are made of, and that every way to write filters down gives the same filters back."""
 
-
 import copy
 import itertools
 import json

@@ -1,6 +1,5 @@
 """Sites: what a site file may say, and the line that names what it may not."""
 
-
 import re
 
 import numpy as np

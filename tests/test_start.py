@@ -80,9 +80,7 @@ def test_the_seeds_features_are_graded_around_three_degrees():
     steps = np.arange(260, 341, 10)
     fields = np.stack([np.full(len(steps), 2000), 2000 + steps], axis=1).reshape(-1, 1, 2).astype(np.int16)
     values = twin.features(start_filters(SPECS["seed"]), fields, np.ones(fields.shape, np.bool_), site)[:, 0, 0, 0]
-    assert [0, 0, 8, 48, 88, 128, 168, 208, 248, 255][:0] + values.tolist() == sorted(values.tolist())
-    assert 128 == values[steps.tolist().index(300)]
-    assert 5 <= len(set(values.tolist()) - {0, 255})
+    assert [0, 8, 48, 88, 128, 168, 208, 248, 255] == values.tolist()
 
 
 def test_a_spec_without_hand_set_filters_is_refused():
@@ -90,14 +88,13 @@ def test_a_spec_without_hand_set_filters_is_refused():
         start_filters(ModelSpec("other", SPECS["seed"].layers, (), appends_maximum=False))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "accuracy_min"), [("seed", 0.95), ("lean", 0.98)])
 def test_a_head_fitted_to_the_documents_2400_fields_decides_the_561_later_ones(room, name, accuracy_min):
     site, spec = lounge(), SPECS[name]
     filters = start_filters(spec)
     started = time.monotonic()
     head = fit_head(spec, site, filters, part(room, slice(TRAIN)), seed=1)
-    assert time.monotonic() - started < 30  # 10 s on an idle core are promised; other tests may share this one
+    assert time.monotonic() - started < 10
     later = part(room, slice(TRAIN, None))
     majority = max(later.abnormal.mean(), 1 - later.abnormal.mean())
     assert max(accuracy_min, majority) < accuracy(spec, site, filters, head, later)

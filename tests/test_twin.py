@@ -235,8 +235,6 @@ def test_a_node_that_died_in_mid_cycle_spoils_its_users_and_only_their_last_laye
     present = np.ones((1, 5), np.bool_)
     known = np.array([[False, True, True, True, True]])  # node 0 gave its reading and activations, and no absence byte
     absence = np.zeros((2, 1, 5), np.uint8)
-    assert [[False, False, True, True, True]] == twin.computable(
-        known, present, site.neighbour_masks, absence
-    ).tolist()
+    assert [[False, False, True, True, True]] == twin.computable(known, present, site.neighbour_masks, absence).tolist()
     absence[1, 0, 1] = 1 << 3  # its only user says that it did not hear the activations
     assert [[False, True, True, True, True]] == twin.computable(known, present, site.neighbour_masks, absence).tolist()
