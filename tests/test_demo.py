@@ -26,9 +26,8 @@ FRESH_S = 180
 
 
 def thermesh(*words, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.cli", *map(str, words)], capture_output=True, text=True, timeout=FRESH_S, **options
-    )
+    command = [sys.executable, "-m", "tools.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=FRESH_S, **options)
 
 
 def demo(*words):
