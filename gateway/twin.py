@@ -6,6 +6,7 @@ is exact because every partial sum is an integer below 2^53 (protocol/filter_set
 integer rounding. Everything inside has the axes (channel, cycle, row, column), which is the weights' order of taps.
 """
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -123,8 +124,8 @@ def _taps(values: NDArray[np.float64], used: Bytes) -> NDArray[np.float64]:
     channels, *grid = values.shape
     taps = np.empty((channels, TAPS, *grid))
     taps[:, CENTRE] = values
-    for slot in range(SLOTS):
-        taps[:, tap_of(slot)] = np.where(used >> slot & 1, _seen_in(values, slot), values)
+    for slot, seen in _by_slot(values):
+        taps[:, tap_of(slot)] = np.where(used >> slot & 1, seen, values)
     return taps
 
 
@@ -142,14 +143,16 @@ def _convolve(layer: NodeLayer, taps: NDArray[np.float64]) -> NDArray[np.float64
 def _neighbours_where(condition: Bools) -> Bytes:
     """Per node the slots whose node meets a condition: bool [..., rows, cols] -> uint8, one bit a slot."""
     bits = np.zeros(condition.shape, np.uint8)
-    for slot in range(SLOTS):
-        bits |= _seen_in(condition, slot).astype(np.uint8) << slot
+    for slot, meets in _by_slot(condition):
+        bits |= meets.astype(np.uint8) << slot
     return bits
 
 
-def _seen_in(values: NDArray[Number], slot: int) -> NDArray[Number]:
-    """Each node's neighbour's value in a slot, zero outside the grid: [..., rows, cols] -> the same shape."""
-    *_, rows, cols = values.shape
-    down, right = tap_of(slot) // 3, tap_of(slot) % 3
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)])
-    return padded[..., down : down + rows, right : right + cols]
+def _by_slot(values: NDArray[Number]) -> Iterator[tuple[int, NDArray[Number]]]:
+    """Slot by slot every node's neighbour's value, zero outside the grid: views of the shape [..., rows, cols]."""
+    *batch, rows, cols = values.shape
+    padded = np.zeros((*batch, rows + 2, cols + 2), values.dtype)
+    padded[..., 1:-1, 1:-1] = values
+    for slot in range(SLOTS):
+        down, right = divmod(tap_of(slot), 3)
+        yield slot, padded[..., down : down + rows, right : right + cols]

@@ -168,6 +168,21 @@ def test_the_extreme_sums_neither_overflow_nor_round():
         assert slow_units(filters, site, readings, site.mask, none) == as_dict(activations, site.mask)
 
 
+def test_sums_that_single_precision_would_round_are_exact(seed):
+    rng = np.random.default_rng(seed)
+    site = site_of_cells("one", {(0, 0)})
+    for _ in range(ROUNDS):
+        reading, weights = int(rng.integers(30000, 32768)), rng.integers(100, 128, (1, 1, 9)).astype(np.int8)
+        total = reading * int(weights.sum())
+        assert total > 2**24
+        # All but 0..510 of the sum is taken away again, so that its last bits decide.
+        bias = np.array([int(rng.integers(0, 511)) - total], np.int32)
+        filters = Filters(1, 0, (NodeLayer("conv3x3", 1, 1, 1, bias, weights),))
+        readings, none = np.array([[reading]], np.int16), np.zeros((1, 1, 1), np.uint8)
+        activations = twin.units(filters, readings, site.mask, site.neighbour_masks, none)
+        assert slow_units(filters, site, readings, site.mask, none) == as_dict(activations, site.mask)
+
+
 def test_a_block_holds_the_maximum_of_the_units_pooled_and_minus_one_without_any(seed):
     rng = np.random.default_rng(seed)
     for _ in range(ROUNDS):
