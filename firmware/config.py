@@ -6,22 +6,33 @@
     host, port  the broker
     keepalive_s 5..3600; the broker calls the node lost after 1.5 times this
     filters     path of the filter set in the node's flash
-    sensor      {"kind": "replay", ...} or {"kind": "simulated", ...} (firmware/reading.py)
+    key         public key of the gateway, 64 hex digits, or "": then no filters are taken from the wave
+    next_to_gateway  true where the gateway hands its filter sets to this node
+    sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}
 """
 
 import json
 
+from firmware.reading import SETTINGS
 from protocol.grid import ROWS_MAX
 from protocol.topic import check_site
 
-_RANGES = {
+KEY_DIGITS = 64
+# Each field's range, or its type where it is no number.
+_FIELDS = {
+    "site": str,
     "row": (0, ROWS_MAX - 1),
     "col": (0, ROWS_MAX - 1),
     "neighbours": (0, 255),
+    "host": str,
     "port": (1, 65535),
     "keepalive_s": (5, 3600),
+    "filters": str,
+    "key": str,
+    "next_to_gateway": bool,
+    "sensor": dict,
 }
-_TYPES = {"site": str, "host": str, "filters": str, "sensor": dict}
+_WORDS = {str: "a text in quotes", bool: "true or false", dict: "a table like {...}"}
 
 
 def load(path: str) -> dict:
@@ -31,21 +42,42 @@ def load(path: str) -> dict:
         OSError: it cannot be read.
         ValueError: one line that names the field, its value and what would be right.
     """
-    with open(path) as file:
-        return check(json.load(file))
+    try:
+        with open(path) as file:
+            return check(json.load(file))
+    except ValueError as error:
+        raise ValueError(path + ": " + str(error))
 
 
 def check(config: dict) -> dict:
     """The configuration itself, when every field is there, of its type and in its range; else ValueError as `load`."""
-    for name in list(_RANGES) + list(_TYPES):
-        if name not in config:
-            raise ValueError("node config: " + name + ": missing")
-    for name, limits in _RANGES.items():
-        value = config[name]
-        if not isinstance(value, int) or isinstance(value, bool) or not limits[0] <= value <= limits[1]:
-            raise ValueError("node config: %s: %r is not in %d..%d" % (name, value, limits[0], limits[1]))
-    for name, kind in _TYPES.items():
-        if not isinstance(config[name], kind):
-            raise ValueError("node config: %s: %r is no %s" % (name, config[name], kind.__name__))
+    if not isinstance(config, dict):
+        raise ValueError("is no JSON object; write {...} with " + ", ".join(list(_FIELDS)))
+    _check_fields(config, _FIELDS, "")
     check_site(config["site"])
+    if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in "0123456789abcdef" for c in config["key"]):
+        raise ValueError("key: %r is not 64 hex digits; copy it from `thermesh keys`" % config["key"])
+    _check_sensor(config["sensor"])
     return config
+
+
+def _check_sensor(sensor: dict) -> None:
+    kind = sensor.get("kind")
+    if not isinstance(kind, str) or kind not in SETTINGS:
+        raise ValueError("sensor: kind: %r is not one of %s" % (kind, ", ".join(sorted(SETTINGS))))
+    _check_fields(sensor, SETTINGS[kind], "sensor: ")
+    if kind == "replay" and sensor["index"] >= sensor["cells"]:
+        raise ValueError("sensor: index: %d is not below cells, %d" % (sensor["index"], sensor["cells"]))
+
+
+def _check_fields(table: dict, fields: dict, place: str) -> None:
+    for name, right in fields.items():
+        is_number = isinstance(right, tuple)
+        wanted = "a whole number in %d..%d" % right if is_number else _WORDS[right]
+        if name not in table:
+            raise ValueError(place + name + ": is missing; write " + wanted)
+        value = table[name]
+        # Python takes True for 1.
+        fits = isinstance(value, int if is_number else right) and (right is bool or not isinstance(value, bool))
+        if not fits or (is_number and not right[0] <= value <= right[1]):
+            raise ValueError("%s%s: %r is not %s" % (place, name, value, wanted))

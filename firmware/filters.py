@@ -3,6 +3,7 @@
 from array import array
 
 from firmware.unit import convolve
+from protocol.compat import cold
 from protocol.filter_set import CONV1X1, CONV3X3
 
 
@@ -17,6 +18,7 @@ class Filters:
         exchanges: per exchange the index of its layer.
     """
 
+    @cold
     def __init__(self, filter_set):
         """Size the buffers for a protocol.filter_set.FilterSet."""
         self.version = filter_set.version
@@ -28,22 +30,24 @@ class Filters:
         self.inputs = [array("H", bytes(2 * layer.shape[0])) for layer in layers]
         self.values = [bytearray(layer.shape[1]) for layer in layers]
 
+    @cold
     def compute(self, layer: int) -> int:
         """Compute the unit of a conv3x3 layer whose inputs are filled in, and of the conv1x1 layers behind it.
 
         Returns the layer that needs the next exchange, or the number of layers: nothing is left to compute.
         """
-        self._convolve(layer)
+        self.convolve(layer)
         layer += 1
         while layer < len(self.values) and self._layers[layer][0] == CONV1X1:
             inputs, own = self.inputs[layer], self.values[layer - 1]
             for channel in range(len(own)):
                 inputs[channel] = own[channel]
-            self._convolve(layer)
+            self.convolve(layer)
             layer += 1
         return layer
 
-    def _convolve(self, layer: int) -> None:
+    def convolve(self, layer: int) -> None:
+        """Compute one layer's unit from its inputs."""
         _, weights, bias, shape = self._layers[layer]
         convolve(self.values[layer], self.inputs[layer], weights, bias, shape)
 

@@ -1,31 +1,32 @@
 """A node on a socket: moves bytes between MQTT and the machines of node.py and mqtt.py, connects again after a loss.
 
-`Link.poll` never blocks. Whoever owns the loop (`start_node` for one node, a host for many) waits until the socket has
-something or the time that `poll` returned is over, and calls again.
+`Link.poll` never blocks, but to look up the name of a broker that is not given as an address. Whoever owns the loop
+(`start_node` for one node, a host for many) waits until the socket has something or the time that `poll` returned is
+over, and calls again.
 """
 
 import errno
-import gc
+import os
 import random
 import select
 import socket
 
 from firmware import mqtt
-from firmware.filters import Filters
 from firmware.node import Node
-from protocol.compat import const, ticks_add, ticks_diff, ticks_ms
+from protocol import grid
+from protocol.compat import cold, const, ticks_add, ticks_diff, ticks_ms
 from protocol.health import MQTT_LOST, MQTT_PACKETS_IN
 
 BACK_OFF_MS_MIN = const(1_000)
 BACK_OFF_MS_MAX = const(60_000)
 # One poll reads the socket at most so often, so that a flood cannot keep a node from its deadlines.
 READS_MAX = const(8)
-# A wait of so long is worth tidying the heap first.
-IDLE_MS = const(100)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
 # Places among a node's topics behind the three destinations of node.py.
 _STATE = const(3)
 _HEALTH = const(4)
+_WAVE = const(5)
+_NODES = const(6)
 
 
 class Link:
@@ -38,11 +39,13 @@ class Link:
 
     def __init__(self, prepared, now_ms: int):
         """Build the node of what firmware.start.prepare returned; the first poll connects."""
-        (row, col, exists), self._address, session, self._topics, boot, sensor, filter_set = prepared
-        self.node = Node(row, col, exists, Filters(filter_set), sensor, boot)
+        (row, col, exists), self._address, session, self._topics, boot, sensor, filters = prepared
+        self.node = Node(row, col, exists, filters, sensor, boot)
         self.socket: socket.socket = None
-        self._client = mqtt.Client(session, self._on_message)
+        self._client = mqtt.Client(session, self._on_message, self._on_set)
         self._was_ready = False
+        self._pulled = -1  # the neighbour whose wave is subscribed to
+        self._offered = ""  # the file that was published for neighbours
         self._failures = 0
         self._retry_ms = self._now_ms = now_ms
 
@@ -60,6 +63,9 @@ class Link:
             self._client.publish(self._topics[destination], data)
         if self.node.health_wanted:
             self._publish_health()
+        wave = self.node.wave
+        if self._was_ready and (self._pulled != wave.slot or self._offered != wave.offers):
+            self._follow_wave(now_ms)
         return min(wake_ms, node_wake_ms, self._guarded(self._write, now_ms))
 
     def close(self) -> None:
@@ -97,19 +103,20 @@ class Link:
             client.feed(count, now_ms)
             if count < len(room):
                 break
-        ready = client.state == mqtt.READY
-        if ready and not self._was_ready:
+        if not self._was_ready and client.state == mqtt.READY:
             self._failures = 0
             client.publish_surely(self._topics[_STATE], b"ready", now_ms)
-        self._was_ready = ready
+            self._was_ready = True
         return client.poll(now_ms)
 
+    @cold
     def _connect(self, now_ms: int) -> None:
-        self.socket = socket.socket()
+        found = socket.getaddrinfo(self._address[0], self._address[1])[0]
+        self.socket = socket.socket(found[0])
         self.socket.setblocking(False)
         self._client.start_connect(now_ms)
         try:
-            self.socket.connect(socket.getaddrinfo(self._address[0], self._address[1])[0][-1])
+            self.socket.connect(found[-1])
         except OSError as error:
             if error.errno not in _NOT_YET:
                 raise
@@ -120,13 +127,17 @@ class Link:
             client.out = client.out[self.socket.send(client.out) :]
         return mqtt.NOTHING_DUE_MS
 
+    @cold
     def _lose(self, now_ms: int) -> int:
         """Close the socket and wait before the next try: 1 s, 2 s, 4 s ... 60 s, each between half and whole."""
         if self.socket:
             self.socket.close()
             self.socket = None
         self.node.trace.fault(MQTT_LOST, self.node.cycle)
+        self.node.wave.lose_link(now_ms)
+        self._client.withdraw(self._topics[_WAVE])  # offered again on the next connection: the broker may have lost it
         self._was_ready = False
+        self._pulled, self._offered = -1, ""
         self._client.drop()
         wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(self._failures, 6))
         self._failures += 1
@@ -137,6 +148,32 @@ class Link:
     def _on_message(self, payload) -> None:
         self.node.on_frame(payload, self._now_ms)
 
+    def _on_set(self, at: int, size: int, data) -> None:
+        self.node.wave.feed(at, size, data, self._now_ms)
+
+    @cold
+    def _follow_wave(self, now_ms: int) -> None:
+        """Subscribe to the neighbour that the node pulls from, publish the set that it offers."""
+        client, wave = self._client, self.node.wave
+        if self._pulled != wave.slot:
+            if self._pulled >= 0:
+                client.subscribe(self._wave_topic(self._pulled), False)
+            if wave.slot >= 0:
+                client.subscribe(self._wave_topic(wave.slot), True)
+            self._pulled = wave.slot
+        if self._offered != wave.offers:
+            self._offered = wave.offers
+            topic = self._topics[_WAVE]
+            if self._offered:
+                client.publish_file(topic, self._offered, os.stat(self._offered)[6], now_ms)
+            else:
+                client.withdraw(topic)
+
+    def _wave_topic(self, slot: int) -> bytes:
+        row, col = grid.neighbour_of(self.node.row, self.node.col, slot)
+        return self._topics[_NODES] + (grid.node_name(row, col) + "/wave").encode()
+
+    @cold
     def _publish_health(self) -> None:
         counters = self.node.trace.counters
         for place in range(len(self._client.counters)):
@@ -147,23 +184,14 @@ class Link:
 
 def start_node(link) -> None:
     """Run one node for ever: wait for the socket or for the time, poll, again."""
-    poller = select.poll()
-    watched = None
     try:
         while True:
             wait_ms = link.poll(ticks_ms())
-            if link.socket is not watched:
-                if watched:
-                    poller.unregister(watched)
-                watched = link.socket
-                if watched:
-                    poller.register(watched, select.POLLIN)
-            if watched:
-                poller.modify(watched, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
-            if wait_ms > IDLE_MS:
-                gc.collect()  # while there is time, so that what comes finds its room in one piece
+            poller = select.poll()  # a new one: the socket of before may be closed by now
+            if link.socket:
+                poller.register(link.socket, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
             poller.poll(wait_ms)
-    except KeyboardInterrupt:
+    finally:
         link.close()
 
 

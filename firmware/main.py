@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from protocol.compat import forget, ticks_ms
+from protocol.compat import forget, keep_compact, ticks_ms
 
 
 def run(path: str) -> None:
@@ -14,6 +14,7 @@ def run(path: str) -> None:
     """
     from firmware import start
 
+    keep_compact()
     prepared, name = start.prepare(path), start.__name__
     del start
     forget(name)

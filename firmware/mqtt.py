@@ -1,14 +1,15 @@
 """An MQTT 3.1.1 client without I/O (OASIS standard, 29 October 2014): bytes in, messages and bytes out.
 
-QoS 0 and 1 both ways, will, keepalive, one SUBSCRIBE per connection. The shell moves bytes between a socket and
-`room()`/`feed()` and `out`, and calls `poll` when its time has come. A packet that is longer than the input buffer is
-skipped and counted, never stored. A broken promise of the broker raises `RemoteProtocolError`: close and connect again.
+QoS 0 and 1 both ways, will, keepalive, one SUBSCRIBE per connection and single topics that come and go. The shell moves
+bytes between a socket and `room()`/`feed()` and `out`, and calls `poll` when its time has come. A packet that is longer
+than the input buffer is skipped and counted, never stored; only what comes on a topic `.../wave` may be longer, for it
+is handed on piece by piece. A broken promise of the broker raises `RemoteProtocolError`: close and connect again.
 """
 
 import struct
 from array import array
 
-from protocol.compat import const, ticks_diff
+from protocol.compat import cold, const, ticks_diff
 
 OFF = const(0)
 CONNECTING = const(1)  # CONNECT sent
@@ -21,16 +22,22 @@ _CONNACK = const(2)
 _PUBLISH = const(3)
 _PUBACK = const(4)
 _SUBACK = const(9)
+_UNSUBACK = const(11)
 _PINGREQ = const(12)
 _PINGRESP = const(13)
 _DISCONNECT = const(14)
+_SUBSCRIBE = const(0x82)
+_UNSUBSCRIBE = const(0xA2)
 
 # The longest packet a node is meant to get is a beacon of 284 bytes and its topic of 44.
 IN_MAX = const(352)
-# Messages of QoS 1 that may wait for their PUBACK at a time; a node's own are its state and its facts.
-WAITING_MAX = const(4)
+# What may wait for a broker that does not read: a cycle's frames and no more.
+OUT_MAX = const(1024)
 # An answer that does not come within this time: repeat a PUBLISH, give up a connection.
 ANSWER_MS = const(20_000)
+# A file goes out in pieces of this many bytes.
+_PIECE = const(128)
+SET_OPENING = const(8)
 NOTHING_DUE_MS = const(60_000)
 # Places in `counters`, in the order of protocol/health.py.
 _PACKETS_IN = const(0)
@@ -52,31 +59,43 @@ class Client:
         state: OFF, CONNECTING, SUBSCRIBING or READY.
         out: bytes for the socket; the shell removes what it has sent.
         counters: MQTT's own traffic, headers and topics included: packets in, bytes in, packets out, bytes out, packets
-            skipped because they were too long; modulo 2^30.
+            skipped because they were too long or found no room; modulo 2^30.
     """
 
-    def __init__(self, session, on_message):
-        """`session`: keepalive_s and the packets of firmware/mqtt_session.py; `on_message(payload)`: a memoryview."""
+    @cold
+    def __init__(self, session, on_message, on_set):
+        """Nothing is connected yet.
+
+        Args:
+            session: keepalive_s and the packets of firmware/mqtt_session.py.
+            on_message: called with the payload, a memoryview.
+            on_set: called with (offset, size of the whole payload, bytes from that offset) for topics `.../wave`, the
+                first time with SET_OPENING bytes at least, where there are so many.
+        """
         self.state = OFF
         self.out = bytearray()
         self.counters = array("I", bytes(4 * 5))
         keepalive_s, self._connect, self._subscribe, facts = session
         self._keepalive_ms = keepalive_s * 1000
         self._on_message = on_message
+        self._on_set = on_set
+        self._set_at = self._set_size = 0
+        self._set_ack = b""
         self._in = memoryview(bytearray(IN_MAX))
         self._fill = 0
         self._skip = 0
         self._packet_id = 2  # the first two stand in the session's packets
-        self._waiting = [[2, facts, 0]]  # packet id, packet, ms when it was last sent
+        self._waiting = [[2, facts, 0, b"", ""]]  # packet id, packet, ms when it was last sent, topic, file behind it
         self._heard_ms = self._spoke_ms = 0
 
     # The connection
 
+    @cold
     def start_connect(self, now_ms: int) -> None:
         """Begin on a fresh socket: queue CONNECT."""
         self._go(CONNECTING)
         self.out = bytearray()
-        self._fill = self._skip = 0
+        self._fill = self._skip = self._set_at = self._set_size = 0
         self._heard_ms = self._spoke_ms = now_ms
         self._queue_packet(self._connect)
 
@@ -86,6 +105,7 @@ class Client:
         if self.state != OFF:
             self._go(OFF)
 
+    @cold
     def disconnect(self, state_topic: bytes) -> None:
         """Queue a clean goodbye, and the state that replaces the will, which the broker will not publish now."""
         if self.state == READY:
@@ -93,24 +113,51 @@ class Client:
             self._queue(_DISCONNECT << 4, 0)
 
     def publish(self, topic: bytes, payload) -> None:
-        """Queue a message with QoS 0; it is dropped where there is no connection."""
+        """Queue a message with QoS 0; dropped where there is no connection, or the broker stopped reading."""
         if self.state == READY:
             size = 2 + len(topic) + len(payload)
+            if len(self.out) + size > OUT_MAX:
+                self._count(_SKIPPED, 1)
+                return
             self._queue(_PUBLISH << 4, size, struct.pack(">H", len(topic)), topic, payload)
 
+    @cold
     def publish_surely(self, topic: bytes, payload, now_ms: int) -> None:
         """Queue a retained message with QoS 1: it is repeated until its PUBACK, over connections.
 
-        Raises:
-            RuntimeError: too many wait already: a node publishes no more than WAITING_MAX such messages at a time.
+        One that still waits on the same topic is replaced, for the broker keeps the last one only.
         """
-        if len(self._waiting) >= WAITING_MAX:
-            raise RuntimeError("mqtt: too many messages wait")
+        self._publish_retained(topic, payload, "", 0, now_ms)
+
+    @cold
+    def publish_file(self, topic: bytes, path: str, size: int, now_ms: int) -> None:
+        """Queue a retained message with QoS 1 whose payload is the content of a file of `size` bytes.
+
+        The file is read each time the message goes out; `withdraw` the message before it changes.
+        """
+        self._publish_retained(topic, b"", path, size, now_ms)
+
+    @cold
+    def withdraw(self, topic: bytes) -> None:
+        """Repeat no message on this topic any more."""
+        self._waiting = [entry for entry in self._waiting if entry[3] != topic]
+
+    @cold
+    def subscribe(self, topic: bytes, wanted: bool) -> None:
+        """Ask for a topic with QoS 1, or ask no more, for this connection only."""
         self._packet_id = self._packet_id % 0xFFFF + 1
-        packet = packet_of(_PUBLISH << 4 | 3, field(topic) + struct.pack(">H", self._packet_id) + payload)
-        self._waiting.append([self._packet_id, packet, now_ms])
+        body = struct.pack(">H", self._packet_id) + field(topic)
+        self._queue_packet(packet_of(_SUBSCRIBE, body + b"\x01") if wanted else packet_of(_UNSUBSCRIBE, body))
+
+    @cold
+    def _publish_retained(self, topic: bytes, payload, path: str, size: int, now_ms: int) -> None:
+        self.withdraw(topic)
+        self._packet_id = self._packet_id % 0xFFFF + 1
+        body = field(topic) + struct.pack(">H", self._packet_id) + payload
+        packet = header_of(_PUBLISH << 4 | 3, len(body) + size) + body
+        self._waiting.append([self._packet_id, packet, now_ms, topic, path])
         if self.state == READY:
-            self._repeat(self._waiting[-1], now_ms)
+            self._send_entry(self._waiting[-1], now_ms)
 
     def poll(self, now_ms: int) -> int:
         """Keep the connection alive and repeat what was not answered. Returns ms until the next poll is needed.
@@ -147,9 +194,18 @@ class Client:
         at = min(self._skip, end)
         self._skip -= at
         while at < end:
+            if self._set_size:
+                at = self._take_set(at, end)
+                continue
             head, size = _packet_size(self._in, at, end)
             behind = at + head + size
-            if head and head + size > IN_MAX:
+            is_set = head and self._is_set(at, at + head, min(end, behind))
+            if is_set:
+                opened = self._open_set(at, at + head, size, end)
+                if opened == at:
+                    break
+                at = opened
+            elif head and head + size > IN_MAX and is_set is not None:
                 self._count(_SKIPPED, 1)
                 self._skip = behind - end
                 at = end
@@ -168,7 +224,13 @@ class Client:
         body = self._in[at : at + size]
         if kind == _PUBLISH and self.state in (SUBSCRIBING, READY):
             self._take_publish(first, body)
-        elif kind == _CONNACK and self.state == CONNECTING and size == 2:
+        else:
+            self._take_answer(kind, body, now_ms)
+
+    @cold
+    def _take_answer(self, kind: int, body, now_ms: int) -> None:
+        size = len(body)
+        if kind == _CONNACK and self.state == CONNECTING and size == 2:
             if body[1]:
                 raise RemoteProtocolError("the broker refuses us, code %d" % body[1])
             self._go(SUBSCRIBING)
@@ -181,6 +243,8 @@ class Client:
         elif kind == _PUBACK and size == 2:
             packet_id = body[0] << 8 | body[1]
             self._waiting = [entry for entry in self._waiting if entry[0] != packet_id]
+        elif self.state == READY and kind in (_SUBACK, _UNSUBACK):
+            return  # a refused neighbour's wave never comes; whoever waits for it knows when to give up
         elif kind != _PINGRESP:
             raise RemoteProtocolError("packet of kind %d out of place" % kind)
 
@@ -194,30 +258,78 @@ class Client:
             self._queue(_PUBACK << 4, 2, body[at:start])
         self._on_message(body[start:])
 
+    def _is_set(self, at: int, body: int, end: int) -> bool:
+        """Whether a PUBLISH on a topic ending in "ve", as "wave", begins at `at`; None: that is not all there yet."""
+        packet = self._in
+        if packet[at] >> 4 != _PUBLISH:
+            return False
+        last = body + 1 + (packet[body] << 8 | packet[body + 1]) if body + 2 <= end else end
+        if last >= end:
+            return None if last - at < IN_MAX else False
+        return packet[last] == 101 and packet[last - 1] == 118
+
+    @cold
+    def _open_set(self, at: int, body: int, size: int, end: int) -> int:
+        """Begin to hand on a long payload. Returns where it begins, `at` if too little of it is there."""
+        start = body + 2 + (self._in[body] << 8 | self._in[body + 1])
+        behind = body + size
+        acked = start + (2 if self._in[at] >> 1 & 3 else 0)
+        if acked > behind:
+            raise RemoteProtocolError("malformed PUBLISH")
+        if end < min(behind, acked + SET_OPENING):
+            return at
+        self._set_ack = bytes(self._in[start:acked])
+        self._set_at, self._set_size = 0, behind - acked
+        self._count(_PACKETS_IN, 1)
+        if acked == behind and self._set_ack:  # nothing: a set was withdrawn
+            self._queue(_PUBACK << 4, 2, self._set_ack)
+        return acked
+
+    def _take_set(self, at: int, end: int) -> int:
+        """Hand on what is there of a long payload. Returns where it ends."""
+        end = min(end, at + self._set_size - self._set_at)
+        self._on_set(self._set_at, self._set_size, self._in[at:end])
+        self._set_at += end - at
+        if self._set_at == self._set_size:
+            self._set_size = 0
+            if self._set_ack:
+                self._queue(_PUBACK << 4, 2, self._set_ack)
+        return end
+
     # Bytes out
 
     def _ping_if_due(self, now_ms: int) -> int:
         due_ms = self._keepalive_ms // 2 - ticks_diff(now_ms, self._spoke_ms)
         if due_ms > 0:
             return due_ms
-        self._queue(_PINGREQ << 4, 0)
-        self._spoke_ms = now_ms
+        self._ping(now_ms)
         return self._keepalive_ms // 2
 
+    @cold
+    def _ping(self, now_ms: int) -> None:
+        self._queue(_PINGREQ << 4, 0)
+        self._spoke_ms = now_ms
+
     def _repeat_if_due(self, now_ms: int) -> int:
+        due_ms = NOTHING_DUE_MS
         for entry in self._waiting:
             if ticks_diff(now_ms, entry[2]) > ANSWER_MS:
-                self._repeat(entry, now_ms)
-        return ANSWER_MS + 1 if self._waiting else NOTHING_DUE_MS
+                self._send_entry(entry, now_ms)
+            due_ms = min(due_ms, ANSWER_MS + 1 - ticks_diff(now_ms, entry[2]))
+        return due_ms
 
+    @cold
     def _repeat_all(self, now_ms: int) -> None:
         """Send what waits for its PUBACK: for the first time, or again on a new connection."""
         for entry in self._waiting:
-            self._repeat(entry, now_ms)
+            self._send_entry(entry, now_ms)
 
-    def _repeat(self, entry, now_ms: int) -> None:
+    @cold
+    def _send_entry(self, entry, now_ms: int) -> None:
         entry[2] = now_ms
         self._queue_packet(entry[1])
+        if entry[4]:
+            self._queue_file(entry[4])
         entry[1] = bytes((entry[1][0] | 8,)) + entry[1][1:]  # the next time it goes out as a duplicate
 
     def _queue(self, first: int, size: int, *parts) -> None:
@@ -233,6 +345,14 @@ class Client:
         self.out.extend(packet)
         self._count(_PACKETS_OUT, 1)
         self._count(_BYTES_OUT, len(packet))
+
+    def _queue_file(self, path: str) -> None:
+        with open(path, "rb") as file:
+            piece = file.read(_PIECE)
+            while piece:
+                self.out.extend(piece)
+                self._count(_BYTES_OUT, len(piece))
+                piece = file.read(_PIECE)
 
     def _count(self, place: int, amount: int) -> None:
         self.counters[place] = (self.counters[place] + amount) & _WRAP_MASK

@@ -20,9 +20,10 @@ def connect(client_id: str, will_topic: str, keepalive_s: int) -> bytes:
     return packet_of(_CONNECT, body + field(client_id.encode()) + field(will_topic.encode()) + field(b"lost"))
 
 
-def subscribe(topic_filters) -> bytes:
-    """SUBSCRIBE to all of them with QoS 0."""
+def subscribe(topic_filters, waves=()) -> bytes:
+    """SUBSCRIBE to topic filters with QoS 0, and to those of waves with QoS 1."""
     asked = [field(topic_filter.encode()) + b"\x00" for topic_filter in topic_filters]
+    asked += [field(topic_filter.encode()) + b"\x01" for topic_filter in waves]
     return packet_of(_SUBSCRIBE, _SUBSCRIBE_ID + b"".join(asked))
 
 

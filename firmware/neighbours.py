@@ -6,7 +6,7 @@ the count of silent cycles.
 """
 
 from protocol import grid
-from protocol.compat import const
+from protocol.compat import cold, const
 
 # Counted at cycle start: 1 = heard in the cycle before, 3 = unheard for two whole cycles.
 WAITED_FOR = const(2)
@@ -18,53 +18,62 @@ class Neighbours:
 
     Attributes:
         exists: slots that hold a node of the site, a mask.
-        heard: slots heard this cycle.
         no_reading: slots that said so this cycle.
-        other_version: slots whose frames this cycle carried another filter version than ours.
+        other_version: slots whose latest frame carried another filter version than ours; kept from cycle to cycle.
         inputs: per exchange the stored inputs of its layer, uint16 [channels * 9].
         arrived: per exchange the slots whose values lie in `inputs`.
         absence: per exchange the slots that had to be replaced, once its unit is computed.
     """
 
-    def __init__(self, row: int, col: int, exists: int, inputs):
-        """`exists`: slots that hold a node, a mask; `inputs`: per exchange the buffer that its layer computes from."""
+    @cold
+    def __init__(self, row: int, col: int, exists: int):
+        """`exists`: slots that hold a node, a mask."""
         self.row = row
         self.col = col
         self.exists = exists
+        self._silent = bytearray(grid.SLOTS)  # everybody counts as heard just before the first cycle
+        self.no_reading = self.other_version = 0
+
+    @cold
+    def use(self, inputs) -> None:
+        """Store from now on into these buffers, one per exchange, from which its layer computes."""
         self.inputs = inputs
         self.arrived = bytearray(len(inputs))
         self.absence = bytearray(len(inputs))
-        self._silent = bytearray(grid.SLOTS)  # everybody counts as heard just before the first cycle
-        self.heard = self.no_reading = self.other_version = 0
 
-    def start_cycle(self) -> None:
+    def clear(self) -> None:
         """Forget the values of the last cycle."""
         for slot in range(grid.SLOTS):
             if self._silent[slot] < 255:
                 self._silent[slot] += 1
         for exchange in range(len(self.arrived)):
             self.arrived[exchange] = self.absence[exchange] = 0
-        self.heard = self.no_reading = self.other_version = 0
+        self.no_reading = 0
 
     def slot_of(self, row: int, col: int) -> int:
         """The slot of an existing neighbour, or -1."""
         slot = grid.slot_of(self.row, self.col, row, col)
         return slot if slot >= 0 and self.exists >> slot & 1 else -1
 
-    def hear(self, slot: int, has_reading: bool, same_version: bool) -> None:
+    def hear(self, slot: int, same_version: bool) -> None:
         """Note that a neighbour lives."""
-        bit = 1 << slot
-        self.heard |= bit
         self._silent[slot] = 0
-        if not has_reading:
-            self.no_reading |= bit
+        self.other_version &= ~(1 << slot)
         if not same_version:
-            self.other_version |= bit
+            self.other_version |= 1 << slot
+
+    def deny(self, slot: int) -> bool:
+        """Note that a neighbour has no reading; False if it spoke of its reading before."""
+        bit = 1 << slot
+        if (self.no_reading | self.arrived[0]) & bit:
+            return False
+        self.no_reading |= bit
+        return True
 
     def put(self, exchange: int, slot: int, values, at: int, channels: int) -> bool:
-        """Store a neighbour's values, one per channel from `values[at]`; False if they lie here already."""
+        """Store a neighbour's values, one per channel from `values[at]`; False if it spoke of them before."""
         bit = 1 << slot
-        if self.arrived[exchange] & bit:
+        if (self.arrived[exchange] | self.no_reading) & bit:
             return False
         inputs = self.inputs[exchange]
         tap = grid.tap_of(slot)
@@ -86,6 +95,7 @@ class Neighbours:
         mask = self.within(WAITED_FOR) & ~self.no_reading & ~self.arrived[exchange]
         return mask & ~self.other_version if exchange else mask
 
+    @cold
     def fill(self, exchange: int, own) -> None:
         """Put the node's own values, one per channel, at the centre and wherever a neighbour's are missing."""
         arrived = self.arrived[exchange]

@@ -1,9 +1,9 @@
 """The whole node without I/O: frames and time in, frames and the next wake-up out.
 
 Plan of a cycle: enter it (on the beacon, on a neighbour's first frame of the next cycles, or by the own clock after two
-missed beacons), publish the reading, then for each exchange wait until the neighbourhood is complete or its time is
-over, compute, publish. The last activations go to the block's owner; the owner gathers, reports and keeps the report
-until a beacon acknowledges it.
+missed beacons), switch filters if the cycle asks for staged ones, publish the reading, then for each exchange wait
+until the neighbourhood is complete or its time is over, compute, publish. The last activations go to the block's owner;
+the owner gathers, reports and keeps the report until a beacon acknowledges it.
 
 Rules: nothing said twice within a cycle; a frame of another run or of an earlier cycle changes nothing; whatever is
 missing when a unit is computed is replaced by the node's own value and its bit set (firmware/neighbours.py).
@@ -14,9 +14,11 @@ from array import array
 from firmware.neighbours import RECENT, WAITED_FOR, Neighbours
 from firmware.pool import Block
 from firmware.trace import Trace
+from firmware.wave import Wave
 from protocol import beacon, frame, grid, report
-from protocol.compat import const, ticks_add, ticks_diff
-from protocol.fixed import centred
+from protocol.compat import cold, const, rare, ticks_add, ticks_diff
+from protocol.filter_set import RETURNED, STAGED, TRIAL
+from protocol.fixed import READING_MAX, READING_MIN, centred
 from protocol.health import (
     ABANDONED,
     DEADLINE,
@@ -59,32 +61,36 @@ class Node:
     """One node of the mesh.
 
     Attributes:
+        row, col: its cell.
         state: IDLE, COLLECT, GATHER or DONE.
         run, cycle: of the cycle entered, u32.
         trace: counters and latest faults.
+        wave: its filters, and what it does about newer ones.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
 
-    def __init__(self, row: int, col: int, exists: int, filters, sensor, boot: int):
+    @cold
+    def __init__(self, row: int, col: int, exists: int, filters: tuple, sensor, boot: int):
         """Build a node that waits for its first beacon.
 
         Args:
             row, col: its cell.
             exists: mask of the slots that hold a neighbour.
-            filters: the active firmware.filters.Filters.
+            filters: what firmware.start.prepare_filters returned.
             sensor: has `read(cycle)` -> int16 ccel or None.
             boot: 32 random bits of this start.
         """
+        self.row, self.col = row, col
         self.trace = Trace()
         self.health_wanted = False
         self.run = self.cycle = 0
         self.state = IDLE
-        self._filters = filters
+        self.wave = Wave(filters, self.trace)
         self._sensor = sensor
         self._boot = boot
         self._seq = 0
-        self._neighbours = Neighbours(row, col, exists, [filters.inputs[k] for k in filters.exchanges])
-        self._block = Block(len(filters.values[-1]), len(filters.exchanges))
+        self._neighbours = Neighbours(row, col, exists)
+        self._use_active_filters()
         self._corner = grid.corner_of(row, col)
         self._corner_slots = grid.corner_slots(row, col)
         self._reading_ccel = None
@@ -92,36 +98,52 @@ class Node:
         self._exchange = 0
         self._entered_ms = 0
         self._free_running = False
+        self._told_cycle = 0  # of the latest beacon, believed or not
         self._beacon: beacon.Beacon = None
         self._report = b""
         self._out = []
 
-    def start_cycle(self, run: int, cycle: int, now_ms: int) -> None:
-        """Enter a cycle: read the sensor, tell the neighbours, start collecting."""
+    def enter(self, run: int, cycle: int, version: int, now_ms: int) -> None:
+        """Enter a cycle, after a first beacon; `version` (its low half) is of the filters that compute it."""
+        if self.wave.staged:
+            self.wave.news = True  # neighbours that missed it may hear of it now
+            if self.wave.take_staged(version):
+                self._use_active_filters()
+        self._start_cycle(run, cycle, now_ms)
+
+    @cold
+    def _start_cycle(self, run: int, cycle: int, now_ms: int) -> None:
+        """Read the sensor, tell the neighbours, start collecting."""
         if self.state in (COLLECT, GATHER):
             self.trace.fault(ABANDONED, self.cycle)
         self.run, self.cycle = run, cycle
         self._entered_ms = now_ms
         self._free_running = False
         self._exchange = 0
-        self._neighbours.start_cycle()
-        self._block.start_cycle()
+        self._neighbours.clear()
+        self._block.clear()
         self._go(COLLECT)
         self._reading_ccel = self._read()
         if self._reading_ccel is None:
             self._send(TO_HALO, self._head(frame.NO_READING))
             self._block.no_reading |= 1 << self._corner
-            self._go(GATHER if self._is_owner() else DONE)
+            self._abstain_unless_current()
+            if self.state != DONE:
+                self._go(GATHER if self._is_owner() else DONE)
+            if self.wave.phase == TRIAL:
+                self.wave.complete_cycle()
             return
         self._send(TO_HALO, frame.reading(self._head(frame.READING), self._reading_ccel))
-        self._own[0] = centred(self._reading_ccel, self._filters.reference_ccel)
+        self._own[0] = centred(self._reading_ccel, self.wave.active.reference_ccel)
         self._abstain_unless_current()
 
     def on_frame(self, data, now_ms: int) -> None:
         """Take in a frame from any topic: bytes, bytearray or memoryview. Never raises for what others sent."""
         kind = frame.kind_of(data)
         if kind == frame.BEACON:
-            self._on_beacon(data, now_ms)
+            if self._on_beacon(data, now_ms):
+                latest = self._beacon
+                self.enter(latest.run, latest.cycle, latest.version, now_ms)
         elif kind == 0 or kind == frame.REPORT:
             self.trace.fault(MALFORMED, self.cycle)
         else:
@@ -133,40 +155,57 @@ class Node:
             self._start_by_own_clock(now_ms)
         while self._step(now_ms):
             pass
+        # A wave is worked on between cycles, not within one.
+        busy = self.state in (IDLE, DONE) and self.wave.step(now_ms)
+        if self.wave.news and self.state != IDLE:
+            self._tell_filters()
         out, self._out = self._out, []
-        return out, max(0, self._due_ms(now_ms))
+        return out, 0 if busy else max(0, self._due_ms(now_ms))
 
     # Frames in
 
-    def _on_beacon(self, data, now_ms: int) -> None:
+    @cold
+    def _on_beacon(self, data, now_ms: int) -> bool:
+        """Take in a beacon; True if its cycle is to be entered."""
         latest = beacon.unpack(data)
         if latest is None:
             self.trace.fault(MALFORMED, self.cycle)
-            return
+            return False
         self.trace.take(frame.BEACON, len(data))
         if latest.flags & beacon.WANT_HEALTH:
             self.health_wanted = True
+        if latest.flags & beacon.WANT_FILTERS:
+            self.wave.news = True
         if latest.flags & beacon.OPENS_NOTHING:
-            return
+            return False
         before, self._beacon = self._beacon, latest
+        last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
-            self.start_cycle(latest.run, latest.cycle, now_ms)
-        elif latest.cycle <= before.cycle:
-            self._beacon = before
-        else:
-            self._settle_report(data)
-            if latest.cycle == self.cycle:
-                self._abstain_unless_current()
-            else:
-                self.start_cycle(latest.run, latest.cycle, now_ms)
+            self._report = b""  # nobody asks for another run's reports
+            return True
+        if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
+            self._beacon = before  # said again, or late; two that count up show that the one believed was not real
+            return False
+        self._settle_report(data)
+        if latest.cycle != self.cycle:
+            return True
+        self._free_running = False
+        self._entered_ms = now_ms
+        self._abstain_unless_current()
+        return False
 
     def _on_neighbour(self, kind: int, data, now_ms: int) -> None:
         row, col = frame.row_of(data), frame.col_of(data)
-        if row == self._neighbours.row and col == self._neighbours.col:
+        if row == self.row and col == self.col:
             return  # a broker sends a node's own block frames back to it
         slot = self._neighbours.slot_of(row, col)
         if slot < 0:
             self.trace.fault(STRANGER, self.cycle)
+            return
+        if kind == frame.FILTERS:  # true in whichever cycle it comes
+            self.trace.take(kind, len(data))
+            if frame.phase_of(data) != RETURNED:
+                self.wave.notice(slot, frame.highest_of(data), now_ms)
             return
         cycle = frame.cycle_of(data, self.cycle)
         known_run = self.state != IDLE and frame.run_of(data) == self.run & 0xFF
@@ -174,23 +213,26 @@ class Node:
             self.trace.fault(STALE, self.cycle)
             return
         if cycle > self.cycle:
-            self.start_cycle(self.run, cycle, now_ms)
+            self.enter(self.run, cycle, frame.version_of(data), now_ms)
         self.trace.take(kind, len(data))
-        same_version = frame.version_of(data) == self._filters.version & 0xFFFF
-        self._neighbours.hear(slot, kind != frame.NO_READING, same_version)
-        if not self._store(kind, slot, data, same_version):
-            self.trace.fault(DOUBLE, self.cycle)
+        self.wave.notice(slot, frame.version_of(data), now_ms)
+        same_version = frame.version_of(data) == self.wave.active.version & 0xFFFF
+        self._neighbours.hear(slot, same_version)
+        stored = self._store(kind, slot, data, same_version)
+        if not stored:
+            self.trace.fault(OTHER_SHAPE if stored is None else DOUBLE, self.cycle)
 
     def _store(self, kind: int, slot: int, data, same_version: bool) -> bool:
-        """Put a neighbour's frame where it belongs; False if it says what was said before."""
+        """Put a neighbour's frame where it belongs; False if it says what was said before, None if it does not fit."""
         if kind == frame.READING:
-            own_reference = self._filters.reference_ccel
+            own_reference = self.wave.active.reference_ccel
             value = centred(frame.i16(data, frame.HEADER_SIZE), own_reference)
             return self._neighbours.put(0, slot, (value,), 0, 1)
         if kind == frame.NO_READING:
-            if slot in self._corner_slots:
-                self._block.no_reading |= 1 << self._corner_slots.index(slot)
-            return True
+            new = self._neighbours.deny(slot)
+            if new and slot in self._corner_slots:
+                self._block.no_reading |= 1 << self._corner_slots.index(slot) & ~self._block.pooled
+            return new
         if not same_version:  # units of different filters are never convolved or pooled together
             return True
         if kind == frame.ACTIVATIONS:
@@ -203,8 +245,7 @@ class Node:
         exchange, channels = data[frame.HEADER_SIZE], len(data) - frame.HEADER_SIZE - 1
         inputs = self._neighbours.inputs
         if not 0 < exchange < len(inputs) or channels * grid.TAPS != len(inputs[exchange]):
-            self.trace.fault(OTHER_SHAPE, self.cycle)
-            return True
+            return None
         return self._neighbours.put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
 
     # The steps of a cycle
@@ -225,8 +266,9 @@ class Node:
         self.trace.fault(DEADLINE, self.cycle)
         return True
 
+    @cold
     def _compute(self) -> bool:
-        filters = self._filters
+        filters = self.wave.active
         layer = filters.exchanges[self._exchange]
         self._neighbours.fill(self._exchange, filters.values[layer - 1] if layer else self._own)
         layer = filters.compute(layer)
@@ -238,6 +280,7 @@ class Node:
             self._hand_over(values)
         return True
 
+    @cold
     def _hand_over(self, values) -> None:
         """Pool the last activations oneself, or give them to the block's owner."""
         wanted = self._beacon.flags & beacon.WANT_READINGS
@@ -249,7 +292,10 @@ class Node:
         else:
             self._send(TO_BLOCK, frame.member(self._head(frame.MEMBER), absence, reading_ccel, values))
             self._go(DONE)
+        if self.wave.phase == TRIAL:
+            self.wave.complete_cycle()
 
+    @cold
     def _report_block(self) -> bool:
         self._seq += 1
         features = self._block.features()
@@ -258,36 +304,60 @@ class Node:
         self._go(DONE)
         return True
 
+    @cold
+    def _tell_filters(self) -> None:
+        """Say which filters this node holds: to the gateway, and to neighbours that may pull them."""
+        wave = self.wave
+        wave.news = False
+        data = frame.filters(self._head(frame.FILTERS), wave.highest, wave.phase, wave.refused)
+        if wave.phase == STAGED:  # else the header of every frame says it
+            self._send(TO_HALO, data)
+        self._send(TO_GATEWAY, data)
+
+    @cold
+    def _use_active_filters(self) -> None:
+        filters = self.wave.active
+        self._neighbours.use([filters.inputs[k] for k in filters.exchanges])
+        self._block = Block(len(filters.values[-1]), len(filters.exchanges))
+
     def _settle_report(self, data) -> None:
         """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
         acked_cycle = self._beacon.acked_cycle
         if not self._report or frame.cycle_of(self._report, acked_cycle) != acked_cycle:
             return
-        row, col = self._neighbours.row, self._neighbours.col
-        if beacon.acknowledged(data, row // grid.BLOCK_SIDE, col // grid.BLOCK_SIDE):
+        if beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE):
             self._report = b""
         else:
-            self.trace.fault(REPEATED, acked_cycle)
-            self._send(TO_GATEWAY, self._report)
+            self._repeat_report(acked_cycle)
+
+    @rare
+    def _repeat_report(self, acked_cycle: int) -> None:
+        self.trace.fault(REPEATED, acked_cycle)
+        self._send(TO_GATEWAY, self._report)
 
     def _start_by_own_clock(self, now_ms: int) -> None:
         """Go on without the gateway, in step with the numbers it would have given."""
         self.trace.fault(OWN_CLOCK, self.cycle)
-        self.start_cycle(self.run, self.cycle + (1 if self._free_running else MISSED_PERIODS), now_ms)
+        cycle = self.cycle + (1 if self._free_running else MISSED_PERIODS)
+        self.enter(self.run, cycle, self.wave.active.version, now_ms)
         self._free_running = True
 
     # What the steps ask
 
     def _read(self):
+        """The sensor's int16 or None; whatever a driver raises or returns instead is a counted fault."""
         try:
-            return self._sensor.read(self.cycle)
-        except (OSError, ValueError):
-            self.trace.fault(SENSOR_FAULT, self.cycle)
-            return None
+            reading_ccel = self._sensor.read(self.cycle)
+            if reading_ccel is None or READING_MIN <= reading_ccel <= READING_MAX:
+                return reading_ccel
+        except Exception:  # a driver is somebody else's code
+            pass
+        self.trace.fault(SENSOR_FAULT, self.cycle)
+        return None
 
     def _abstain_unless_current(self) -> None:
         """Without the cycle's filter version a node gives its reading and nothing else."""
-        if self._beacon.version != self._filters.version and self.state != DONE:
+        if self._beacon.version != self.wave.active.version and self.state != DONE:
             self._go(DONE)
 
     def _members(self, slots: int) -> int:
@@ -316,14 +386,13 @@ class Node:
         if self.state == COLLECT:
             wait_ms = latest.exchange_ms * (self._exchange + 1)
         elif self.state == GATHER:
-            wait_ms = latest.exchange_ms * len(self._filters.exchanges) + latest.gather_ms
+            wait_ms = latest.exchange_ms * len(self.wave.active.exchanges) + latest.gather_ms
         else:
             wait_ms = latest.period_ms * (1 if self._free_running else MISSED_PERIODS)
         return ticks_diff(ticks_add(self._entered_ms, wait_ms), now_ms)
 
     def _head(self, kind: int) -> bytes:
-        around = self._neighbours
-        return frame.header(kind, around.row, around.col, self.run, self.cycle, self._filters.version)
+        return frame.header(kind, self.row, self.col, self.run, self.cycle, self.wave.active.version)
 
     def _send(self, destination: int, data: bytes) -> None:
         self.trace.send(data[0] & 0x0F, len(data))

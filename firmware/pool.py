@@ -6,6 +6,7 @@ Every member listens, because any of them may turn out to be the owner; only the
 from array import array
 
 from protocol import frame
+from protocol.compat import cold
 from protocol.grid import CORNERS
 
 
@@ -22,15 +23,16 @@ class Block:
         with_readings: whether every pooled member's reading is known, so that the report can carry them.
     """
 
+    @cold
     def __init__(self, channels: int, exchanges: int):
         """Sized by the filter set."""
         self.exchanges = exchanges
         self.maximum = bytearray(channels)
         self.absence = bytearray(CORNERS * exchanges)
         self.readings = array("h", (0 for _ in range(CORNERS)))
-        self.start_cycle()
+        self.clear()
 
-    def start_cycle(self) -> None:
+    def clear(self) -> None:
         """Forget the last cycle."""
         self.pooled = self.no_reading = 0
         self.with_readings = True
@@ -53,10 +55,12 @@ class Block:
             self.readings[corner] = reading_ccel
 
     def put_frame(self, corner: int, member) -> bool:
-        """Take in a MEMBER frame; False if it is a double or does not fit the filter set."""
+        """Take in a MEMBER frame; False if that member spoke before, None if it does not fit the filter set."""
         at = frame.member_activations(member)
         flags = member[frame.HEADER_SIZE]
-        if self.pooled >> corner & 1 or len(member) - at != len(self.maximum) or flags >> 4 != self.exchanges:
+        if len(member) - at != len(self.maximum) or flags >> 4 != self.exchanges:
+            return None
+        if (self.pooled | self.no_reading) >> corner & 1:
             return False
         start = frame.HEADER_SIZE + 1
         absence = member[start : start + self.exchanges] if flags & frame.HAS_ABSENCE else bytes(self.exchanges)

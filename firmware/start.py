@@ -8,14 +8,14 @@ import json
 import os
 import sys
 
-from firmware import config, mqtt_session
+from firmware import config, mqtt_session, slots
 from firmware.reading import open_sensor
 from protocol import filter_set, topic
+from protocol.filter_set import RETURNED, STAGED, TRIAL
 from protocol.grid import SLOTS, neighbour_of, node_name
 
 VERSION = "0.1.0"
-# 16 channels, 8 layers: no filter set of format 1 is longer.
-FILTERS_SIZE_MAX = 24_000
+
 
 def prepare(path: str) -> tuple:
     """Everything that a Link needs, from a node's configuration file; `Link` takes it apart.
@@ -24,10 +24,10 @@ def prepare(path: str) -> tuple:
         cell: (row, col, mask of the slots that hold a neighbour).
         address: (host, port) of the broker.
         session: (keepalive_s, CONNECT packet, SUBSCRIBE packet, the node's facts as a retained PUBLISH packet).
-        topics: bytes: where halo, block and gateway frames go, then state and health.
+        topics: bytes: where halo, block and gateway frames go, then state, health and wave, then how all nodes' begin.
         boot: 32 random bits.
         sensor: an open driver.
-        filters: protocol.filter_set.FilterSet.
+        filters: as `prepare_filters` returns it.
 
     Raises:
         OSError: the file, the filters or the sensor cannot be opened.
@@ -35,15 +35,17 @@ def prepare(path: str) -> tuple:
     """
     settings = config.load(path)
     site, row, col, exists = settings["site"], settings["row"], settings["col"], settings["neighbours"]
-    filters = load_filters(settings["filters"], site)
+    filters = prepare_filters(settings["filters"], site, bytes.fromhex(settings["key"]))
     boot = int.from_bytes(os.urandom(4), "little")
     topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
-    topics += [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health")]
-    facts = json.dumps(about(boot, filters.version))
+    topics += [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health", "wave")]
+    topics.append(topic.nodes(site))
+    facts = json.dumps(about(boot, filters[0].version))
+    waves = [topic.wave(site)] if settings["next_to_gateway"] else []
     session = (
         settings["keepalive_s"],
         mqtt_session.connect(site + "-" + node_name(row, col), topics[3], settings["keepalive_s"]),
-        mqtt_session.subscribe(heard_topics(site, row, col, exists)),
+        mqtt_session.subscribe(heard_topics(site, row, col, exists), waves),
         mqtt_session.retained(topic.of_node(site, row, col, "about"), facts),
     )
     address = settings["host"], settings["port"]
@@ -51,19 +53,50 @@ def prepare(path: str) -> tuple:
     return (row, col, exists), address, session, names, boot, open_sensor(settings["sensor"]), filters
 
 
-def load_filters(path: str, site: str):
-    """Read the filter set from the node's own flash.
+def prepare_filters(path: str, site: str, key: bytes) -> tuple:
+    """What lies in the node's filter slots, for firmware.wave.Wave.
+
+    A set that was on trial when the node went down is given up for the one before it.
+
+    Returns:
+        active: FilterSet.
+        staged: FilterSet, or None.
+        phase: of protocol/filter_set.py.
+        highest: the highest version ever held.
+        path: of slot 0.
+        offers: paths of the active set and of the newest one, each "" unless it came with the wave.
+        site, key: the node's site and the public key of its gateway, 32 bytes or none.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no filter set, could overflow, or belongs to another site.
+        OSError: the filters cannot be read.
+        ValueError: neither slot holds a filter set of this site.
     """
-    size = os.stat(path)[6]
-    if size > FILTERS_SIZE_MAX:
-        raise ValueError("filters: %d bytes, no set is longer than %d" % (size, FILTERS_SIZE_MAX))
-    with open(path, "rb") as file:
-        filters = filter_set.unpack(file.read(size))
-    if filters.site != site:
+    active, phase, highest, digests = slots.read_record(path)
+    if phase == TRIAL:
+        slots.mark(path, RETURNED, highest)
+        active, phase = 1 - active, RETURNED
+    filters = _load(path, active, digests, site)
+    if filters is None:
+        active = 1 - active
+        filters = _load(path, active, digests, site)
+    if filters is None:
+        raise ValueError("filters: both slots of " + path + " are damaged; write the filters again")
+    staged = _load(path, 1 - active, digests, site) if phase == STAGED else None
+    if highest is None:
+        highest = filters.version
+    came = [slots.slot_path(path, slot) if digests[slot] != bytes(32) else "" for slot in (0, 1)]
+    offers = came[active], came[1 - active if staged else active]
+    return filters, staged, phase, highest, path, offers, site, key
+
+
+def _load(path: str, slot: int, digests, site: str):
+    """The FilterSet of a slot, None where it is not the recorded one.
+
+    Raises:
+        OSError, ValueError: as prepare_filters.
+    """
+    filters = slots.load(slots.slot_path(path, slot), digests[slot], filter_set.unpack)
+    if filters is not None and filters.site != site:
         raise ValueError("filters: belong to site " + filters.site + ", this node to " + site)
     return filters
 
@@ -81,9 +114,9 @@ def heard_topics(site: str, row: int, col: int, exists: int) -> list:
 def about(boot: int, filter_version: int) -> dict:
     """A node's facts: what runs here. `heap` is in bytes, None where the runtime has no fixed heap."""
     name = sys.implementation.name
-    version = sys.implementation[1] if name == "micropython" else sys.version_info
+    version = sys.implementation[1] if name == "micropython" else sys.version_info[:3]
     return {
-        "runtime": name + " " + ".".join([str(part) for part in version[:3]]),
+        "runtime": name + " " + ".".join([str(part) for part in version if part]),
         "heap": gc.mem_alloc() + gc.mem_free() if name == "micropython" else None,
         "firmware": VERSION,
         "boot": boot,

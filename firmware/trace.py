@@ -2,7 +2,7 @@
 
 from array import array
 
-from protocol.compat import const
+from protocol.compat import cold, const
 from protocol.health import COUNTERS, SENT, SENT_BYTES, TAKEN, TAKEN_BYTES, WRAP_MASK
 
 RING_LEN = const(16)
@@ -16,6 +16,7 @@ class Trace:
         ring: uint32 [2 * RING_LEN], pairs (cycle, place of the fault's counter); the oldest pair is overwritten next.
     """
 
+    @cold
     def __init__(self):
         """All zero."""
         self.counters = array("I", bytes(4 * COUNTERS))

@@ -2,12 +2,12 @@
 
      0  u8   wire version (high nibble) | kind BEACON (low nibble)
      1  u8   flags: mode (bits 0-1: 0 always) | 4 reports carry readings | 8 nodes publish their health
-            | 16 opens no cycle
+            | 16 opens no cycle | 32 nodes say which filters they hold
      2  u32  run, larger at each gateway start
      6  u32  cycle
-    10  u32  period, ms: the time to the next beacon when all goes well
-    14  u16  time for each exchange, ms after the node entered the cycle
-    16  u16  time for gathering the block, ms after the last exchange's time
+    10  u32  period, ms, 1..178,956,969: the time to the next beacon when all goes well
+    14  u16  time for each exchange, ms, 1 or more: exchange k ends k times as long after the node entered the cycle
+    16  u16  time for gathering the block, ms, 1 or more, behind the last exchange's
     18  u32  filter version of this cycle
     22  u32  the cycle that the bitmap acknowledges
     26  u8   block rows
@@ -26,11 +26,14 @@ MODE_MASK = const(3)
 WANT_READINGS = const(4)
 WANT_HEALTH = const(8)
 OPENS_NOTHING = const(16)
+WANT_FILTERS = const(32)
 
 SIZE = const(28)
 # 2048 blocks: a site of 90 x 90 nodes. It bounds what a node has to take in at once.
 BITMAP_MAX = const(256)
 BEACON_MAX = const(284)
+# Three periods, after which a node goes on by its own clock, have to fit half the ticks' range (protocol/compat.py).
+PERIOD_MS_MAX = const((1 << 29) // 3 - 1)
 
 _FORMAT = "<BBIIIHHIIBB"
 
@@ -63,8 +66,10 @@ def unpack(frame):
     size = len(frame)
     if size < SIZE or size > BEACON_MAX or frame[0] != WIRE_VERSION << 4 | BEACON:
         return None
-    fields = struct.unpack_from(_FORMAT, frame, 0)
-    return Beacon(*fields[1:]) if size == SIZE + (fields[9] * fields[10] + 7) // 8 else None
+    latest = Beacon(*struct.unpack_from(_FORMAT, frame, 0)[1:])
+    fits = size == SIZE + (latest.block_rows * latest.block_cols + 7) // 8
+    in_range = 0 < latest.period_ms <= PERIOD_MS_MAX and latest.exchange_ms and latest.gather_ms
+    return latest if fits and in_range else None
 
 
 def acknowledged(frame, block_row: int, block_col: int) -> bool:

@@ -19,6 +19,19 @@ if sys.implementation.name == "micropython":
         """Now, in ms modulo 2^30."""
         return time.ticks_ms() & (TICKS_PERIOD - 1)
 
+    def keep_compact() -> None:
+        """Collect garbage often from now on, so that what lasts lies close together and leaves room in one piece."""
+        gc.threshold((gc.mem_alloc() + gc.mem_free()) // 32)
+
+    def load_cold(name: str):
+        """A cold function (tools/flash/cold.py); its code leaves the heap when nobody holds it any more."""
+        gc.collect()  # so that it finds its room in one piece
+        module = __import__(name)
+        function = module.run_cold
+        del module.run_cold  # what it made may hold the module
+        sys.modules.pop(name)
+        return function
+
     def forget(name: str) -> None:
         """Drop an imported module that no frame holds any more, so that its code leaves the heap."""
         sys.modules.pop(name)
@@ -37,12 +50,25 @@ else:
         """Return the value: only MicroPython's compiler makes it a constant."""
         return value
 
+    def keep_compact() -> None:
+        """Leave it to the runtime: memory is no worry here."""
+
     def forget(name: str) -> None:
-        """Keep it: memory is no worry here."""
+        """Keep it, as above."""
 
     def ticks_ms() -> int:
         """Now, in ms modulo 2^30."""
         return (time.monotonic_ns() // 1_000_000) & (TICKS_PERIOD - 1)
+
+
+def cold(function):
+    """Mark a function that runs once a cycle or less: the device build leaves it out of the heap until it is called."""
+    return function
+
+
+def rare(function):
+    """Mark a cold function that is left out even where another cold one calls it, for that is not often."""
+    return function
 
 
 def ptr8(buffer):

@@ -6,7 +6,7 @@
      4  u32   version; a site's versions only rise
      8  i16   reference_ccel: what the first layer subtracts from a reading
     10  u8    pool: side of a block, 2
-    11  u8    number of self-test vectors, 0 in this format
+    11  u8    number of self-tests, 0..4; a set without any is only taken as the first one of a node
     12  u8    length of the site's name, then the name in ASCII
      -        the layers, one after the other
                 u8     kind: 1 conv3x3, 2 conv1x1
@@ -15,7 +15,13 @@
                 u8     shift, 1..24
                 i32[]  bias, one per channel out
                 i8[]   weights [out][in][9 or 1], taps NW N NE W C E SW S SE
-     -  u8[64] signature over everything before it; all zero while it lies unsigned in a node's own flash
+     -        the self-tests, one after the other
+                u16    seed of the inputs (`next_input`)
+                u8[]   per layer the activations that these inputs give, one per channel out
+     -  u8[64] Ed25519 signature of the set's digest, SHA-256 of everything before it; all zero in an unsigned set
+
+A node's filters are in one of four phases: CONFIRMED; STAGED, another set is held beside the active one; TRIAL, the
+active set was never confirmed yet; RETURNED, a set failed its trial and the one before it is active.
 """
 
 import struct
@@ -33,6 +39,15 @@ KIND_NAMES = {CONV3X3: "conv3x3", CONV1X1: "conv1x1"}
 FORMAT = const(1)
 LAYERS_MAX = const(8)
 SIGNATURE_SIZE = const(64)
+TESTS_MAX = const(4)
+# Four conv3x3 and four conv1x1 layers of 16 channels, and four self-tests, are shorter.
+SIZE_MAX = const(11_000)
+
+CONFIRMED = const(0)
+TRIAL = const(1)
+STAGED = const(2)
+RETURNED = const(3)
+PHASES = ("confirmed", "trial", "staged", "returned")
 
 _HEAD = "<2sBBIhBBB"
 _HEAD_SIZE = const(13)
@@ -46,8 +61,8 @@ kind: CONV3X3 or CONV1X1; weights: uint8 [out * taps], weight + 2^7; bias: uint3
 uint16 array (taps per filter, channels out, shift, zero of the stored input), taps: channels in, times 9 in a conv3x3.
 """
 
-FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layers", "signature"))
-"""A filter set taken apart: version u32, name of the site, int16, list of Layer, 64 bytes."""
+FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layers", "tests", "signature"))
+"""A filter set taken apart: version u32, name of the site, int16, list of Layer, self-tests as they came, 64 bytes."""
 
 
 def unpack(data) -> FilterSet:
@@ -61,7 +76,7 @@ def unpack(data) -> FilterSet:
     magic, form, count, version, reference_ccel, pool, tests, size = struct.unpack_from(_HEAD, data, 0)
     if bytes(magic) != b"TF" or form != FORMAT:
         raise ValueError("no filter set of format 1")
-    if not 0 < count <= LAYERS_MAX or pool != BLOCK_SIDE or tests:
+    if not 0 < count <= LAYERS_MAX or pool != BLOCK_SIDE or tests > TESTS_MAX:
         raise ValueError("filter set with layers, pool or self-tests that this format does not know")
     at = _HEAD_SIZE + size
     site = str(bytes(data[_HEAD_SIZE:at]), "ascii")
@@ -72,11 +87,13 @@ def unpack(data) -> FilterSet:
         layers.append(layer)
         channels = layer.shape[1]
         at += _LAYER_SIZE + len(layer.weights) + 4 * channels
+    tests_at = at
+    at += tests * (2 + sum([layer.shape[1] for layer in layers]))
     if len(data) != at + SIGNATURE_SIZE:
         raise ValueError("filter set of a wrong length")
     if sum([layer.kind == CONV3X3 for layer in layers]) > EXCHANGES_MAX:
         raise ValueError("filter set with more than 4 exchanges")
-    return FilterSet(version, site, reference_ccel, layers, bytes(data[at:]))
+    return FilterSet(version, site, reference_ccel, layers, bytes(data[tests_at:at]), bytes(data[at:]))
 
 
 def _unpack_layer(data, at: int, first: bool, channels: int) -> Layer:
@@ -115,8 +132,8 @@ def _unpack_bias(data, at: int) -> int:
     return bias + BIAS_ZERO
 
 
-def pack(version: int, site: str, reference_ccel: int, layers, signature: bytes = bytes(SIGNATURE_SIZE)) -> bytes:
-    """A filter set in bytes.
+def pack(version: int, site: str, reference_ccel: int, layers, tests=()) -> bytes:
+    """A filter set in bytes, with its signature still all zero.
 
     Args:
         version: u32.
@@ -124,12 +141,23 @@ def pack(version: int, site: str, reference_ccel: int, layers, signature: bytes 
         reference_ccel: int16.
         layers: (kind, channels_in, channels_out, shift, bias, weights) each; bias a list of int32, weights a flat
             list of int8 in the order of the format.
-        signature: 64 bytes.
+        tests: (seed, activations of all layers in one bytes) each.
     """
     name = site.encode()
-    data = struct.pack(_HEAD, b"TF", FORMAT, len(layers), version, reference_ccel, BLOCK_SIDE, 0, len(name)) + name
+    counts = BLOCK_SIDE, len(tests), len(name)
+    data = struct.pack(_HEAD, b"TF", FORMAT, len(layers), version, reference_ccel, *counts) + name
     for kind, channels_in, channels_out, shift, bias, weights in layers:
         data += bytes((kind, channels_in, channels_out, shift))
         data += struct.pack("<%di" % len(bias), *bias)
         data += struct.pack("<%db" % len(weights), *weights)
-    return data + signature
+    for seed, activations in tests:
+        data += struct.pack("<H", seed) + activations
+    return data + bytes(SIGNATURE_SIZE)
+
+
+def next_input(state: int) -> int:
+    """The self-tests' inputs, one after the other, 0..65535; the first layer takes all of it, the others its high byte.
+
+    A linear congruential sequence of the full period 2^16; no product reaches 2^28, for small integers on every board.
+    """
+    return (state * 2053 + 13849) & 0xFFFF

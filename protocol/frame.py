@@ -14,6 +14,9 @@
                  -  u8[] absence bytes, one per exchange                        when flagged
                  -  i16  reading, ccel                                          when flagged
                  -  u8[] last activations, one per channel, 1..16
+    FILTERS      8  u32  highest filter version this node ever held
+                 12 u8   phase of its filters (protocol/filter_set.py)
+                 13 u8   filter sets it refused since its start, modulo 256
 
 An *exchange* is a conv3x3 layer: the only ones that read a halo. Bit `slot` of its absence byte: that neighbour stands
 in the site's table, yet this unit computed with its own value in its place.
@@ -32,7 +35,8 @@ NO_READING = const(3)
 ACTIVATIONS = const(4)
 MEMBER = const(5)
 REPORT = const(6)
-KINDS = ("none", "beacon", "reading", "no_reading", "activations", "member", "report")
+FILTERS = const(7)
+KINDS = ("none", "beacon", "reading", "no_reading", "activations", "member", "report", "filters")
 
 HEADER_SIZE = const(8)
 CHANNELS_MAX = const(16)
@@ -60,6 +64,8 @@ def kind_of(frame) -> int:
         fits = HEADER_SIZE + 2 <= size <= HEADER_SIZE + 1 + CHANNELS_MAX
     elif kind == MEMBER:
         fits = size > HEADER_SIZE and 1 <= size - member_activations(frame) <= CHANNELS_MAX
+    elif kind == FILTERS:
+        fits = size == HEADER_SIZE + 6
     else:  # their own modules look closer
         fits = kind == BEACON or (kind == REPORT and size <= NODE_FRAME_MAX)
     return kind if fits else 0
@@ -134,6 +140,26 @@ def member(head: bytes, absence, reading_ccel, values) -> bytes:
     if reading_ccel is None:
         return head + bytes((flags,)) + absent + bytes(values)
     return head + bytes((flags | HAS_READING,)) + absent + struct.pack("<h", reading_ccel) + bytes(values)
+
+
+def filters(head: bytes, highest: int, phase: int, refused: int) -> bytes:
+    """A FILTERS frame on a finished header, whose version is the active set's."""
+    return head + struct.pack("<IBB", highest, phase, refused & 0xFF)
+
+
+def highest_of(frame) -> int:
+    """The highest filter version that the sender of a FILTERS frame ever held, u32."""
+    return u16(frame, HEADER_SIZE) | u16(frame, HEADER_SIZE + 2) << 16
+
+
+def phase_of(frame) -> int:
+    """The phase of the filters of a FILTERS frame's sender."""
+    return frame[HEADER_SIZE + 4]
+
+
+def refused_of(frame) -> int:
+    """How many filter sets the sender of a FILTERS frame refused, modulo 256."""
+    return frame[HEADER_SIZE + 5]
 
 
 def member_reading(frame) -> int:

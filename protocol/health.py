@@ -3,38 +3,46 @@
 The message is this list of u32, little-endian. Counters wrap at 2^30, so that they stay small integers on every
 board; a reader adds up differences modulo 2^30.
 
-    0..6    frames sent, by kind (protocol/frame.py)
-    7..13   bytes of them
-    14..20  frames taken in, by kind
-    21..27  bytes of them
-    28..33  MQTT: packets in, bytes in, packets out, bytes out, packets skipped as too long, connections lost
-    34..43  faults, in the order of FAULTS
+    0..7    frames sent, by kind (protocol/frame.py)
+    8..15   bytes of them
+    16..23  frames taken in, by kind
+    24..31  bytes of them
+    32..37  MQTT: packets in, bytes in, packets out, bytes out, packets skipped (too long, no room), connections lost
+    38..54  faults, in the order of FAULTS
 """
 
 from protocol.compat import const
 
 SENT = const(0)
-SENT_BYTES = const(7)
-TAKEN = const(14)
-TAKEN_BYTES = const(21)
-MQTT_PACKETS_IN = const(28)
-MQTT_BYTES_IN = const(29)
-MQTT_PACKETS_OUT = const(30)
-MQTT_BYTES_OUT = const(31)
-MQTT_SKIPPED = const(32)
-MQTT_LOST = const(33)
+SENT_BYTES = const(8)
+TAKEN = const(16)
+TAKEN_BYTES = const(24)
+MQTT_PACKETS_IN = const(32)
+MQTT_BYTES_IN = const(33)
+MQTT_PACKETS_OUT = const(34)
+MQTT_BYTES_OUT = const(35)
+MQTT_SKIPPED = const(36)
+MQTT_LOST = const(37)
 # Faults and rare events. None of them stops a node: the frame is dropped, the event counted.
-MALFORMED = const(34)  # no frame of this wire version, or of a wrong length
-STRANGER = const(35)  # from a node that is no neighbour
-STALE = const(36)  # of another run, of an earlier cycle, or too far ahead
-DOUBLE = const(37)  # says what was said before in this cycle
-OTHER_SHAPE = const(38)  # channels that do not fit the filter set
-ABANDONED = const(39)  # a cycle that the next one cut short
-DEADLINE = const(40)  # waited in vain for a neighbour or a member
-OWN_CLOCK = const(41)  # a cycle entered without beacon
-REPEATED = const(42)  # a report sent again, because the beacon did not confirm it
-SENSOR_FAULT = const(43)  # the sensor's driver failed
-COUNTERS = const(44)
+MALFORMED = const(38)  # no frame of this wire version, or of a wrong length
+STRANGER = const(39)  # from a node that is no neighbour
+STALE = const(40)  # of another run, of an earlier cycle, or too far ahead
+DOUBLE = const(41)  # says what was said before in this cycle
+OTHER_SHAPE = const(42)  # channels that do not fit the filter set
+ABANDONED = const(43)  # a cycle that the next one cut short
+DEADLINE = const(44)  # waited in vain for a neighbour or a member
+OWN_CLOCK = const(45)  # a cycle entered without beacon
+REPEATED = const(46)  # a report sent again, because the beacon did not confirm it
+SENSOR_FAULT = const(47)  # the sensor's driver failed
+# A filter set that came with the wave and was not taken: why.
+REFUSED_FORM = const(48)  # cut short, of another format, or a sum could overflow
+REFUSED_SIGNATURE = const(49)  # not signed by the site's key
+REFUSED_SITE = const(50)  # belongs to another site
+REFUSED_VERSION = const(51)  # not above the highest version ever held
+REFUSED_SELF_TEST = const(52)  # this node does not compute what the set says it should
+WAVE_BROKEN = const(53)  # a pull that ended early: time over, connection lost, flash or heap full
+SET_RETURNED = const(54)  # a reset while a set was on trial: the set before it is back
+COUNTERS = const(55)
 WRAP_MASK = const((1 << 30) - 1)
 
 FAULTS = (
@@ -48,4 +56,11 @@ FAULTS = (
     "own_clock",
     "repeated",
     "sensor_fault",
+    "refused_form",
+    "refused_signature",
+    "refused_site",
+    "refused_version",
+    "refused_self_test",
+    "wave_broken",
+    "set_returned",
 )

@@ -30,8 +30,18 @@ def cycle(site: str) -> str:
     return base(site) + "cycle"
 
 
+def wave(site: str) -> str:
+    """Where the gateway hands its filter sets to the nodes next to it."""
+    return base(site) + "wave"
+
+
+def nodes(site: str) -> str:
+    """How every node's topics begin."""
+    return base(site) + "n/"
+
+
 def of_node(site: str, row: int, col: int, leaf: str) -> str:
-    """A node's own topic: leaf is halo, up, state, about or health."""
+    """A node's own topic: leaf is halo, up, wave, state, about or health."""
     return base(site) + "n/" + node_name(row, col) + "/" + leaf
 
 

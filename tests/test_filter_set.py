@@ -75,14 +75,14 @@ def test_what_was_packed_is_unpacked(seed):
     rng = random.Random(seed)
     for _ in range(100):
         layers, version, reference = random_layers(rng), rng.randrange(2**32), rng.randint(-32768, 32767)
+        outputs = sum(len(bias) for _, _, _, _, bias, _ in layers)
+        tests = [(rng.randrange(2**16), rng.randbytes(outputs)) for _ in range(rng.randrange(filter_set.TESTS_MAX + 1))]
         signature = rng.randbytes(filter_set.SIGNATURE_SIZE)
-        found = filter_set.unpack(filter_set.pack(version, "a-site", reference, layers, signature))
-        assert (version, "a-site", reference, signature) == (
-            found.version,
-            found.site,
-            found.reference_ccel,
-            found.signature,
-        )
+        unsigned = filter_set.pack(version, "a-site", reference, layers, tests)[: -filter_set.SIGNATURE_SIZE]
+        found = filter_set.unpack(unsigned + signature)
+        assert (version, "a-site", reference) == (found.version, found.site, found.reference_ccel)
+        assert b"".join(state.to_bytes(2, "little") + values for state, values in tests) == found.tests
+        assert signature == found.signature
         assert layers == [natural(one, index == 0) for index, one in enumerate(found.layers)]
 
 
@@ -106,7 +106,7 @@ def test_a_set_of_any_other_length_is_refused():
         (FORMAT, {1}, "no filter set of format 1"),
         (COUNT, {2}, "filter set|layer"),
         (POOL, {2}, "does not know"),
-        (TESTS, {0}, "does not know"),
+        (TESTS, {0}, "does not know|wrong length"),
         (KIND, {CONV3X3}, "layer kind"),
         (CHANNELS_IN, {1}, "layer channels"),
         (CHANNELS_OUT, {2}, "filter set|layer|could overflow"),

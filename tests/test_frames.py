@@ -10,12 +10,13 @@ from packing import BEACON_FIELDS, counted, gathered, pack
 
 from firmware.pool import Block
 from protocol import beacon, frame, health
+from protocol.filter_set import PHASES
 from protocol.report import Report
 from tools.rig import interpreter
 from tools.rig.make_vectors import FOLDER
 
 GOLDEN = json.loads((FOLDER / "frames.json").read_text(encoding="utf-8"))
-NODE_KINDS = ("reading", "no_reading", "activations", "member", "report")
+NODE_KINDS = ("reading", "no_reading", "activations", "member", "filters", "report")
 RANDOM_FRAMES = 20_000
 RANDOM_SIZE_MAX = 600
 
@@ -92,6 +93,13 @@ def test_a_member_is_pooled_as_packed(fields, data):
     assert fields["activations"] == list(data[frame.member_activations(data) :])
 
 
+@golden("filters")
+def test_a_filters_frame_is_read_as_packed(fields, data):
+    assert fields["highest"] == frame.highest_of(data)
+    assert fields["phase"] == PHASES[frame.phase_of(data)]
+    assert fields["refused"] % 256 == frame.refused_of(data)
+
+
 @golden("beacon")
 def test_a_beacon_is_read_as_packed(fields, data):
     assert frame.kind_of(data) == frame.BEACON
@@ -146,7 +154,7 @@ def test_the_longest_frames_fit_their_limits():
 # Refusals
 
 
-@golden("reading", "no_reading", "beacon")
+@golden("reading", "no_reading", "filters", "beacon")
 def test_a_frame_of_fixed_length_is_refused_at_every_other_length(fields, data):
     for size in range(beacon.BEACON_MAX + 2):
         assert (size != len(data)) == is_refused((data + bytes(600))[:size]), size
@@ -204,7 +212,7 @@ def random_frames(seed):
     for _ in range(RANDOM_FRAMES):
         noise = bytearray(rng.randbytes(rng.randint(0, RANDOM_SIZE_MAX)))
         if noise:
-            noise[0] = rng.choice((noise[0], frame.WIRE_VERSION << 4 | rng.randint(0, 7)))
+            noise[0] = rng.choice((noise[0], frame.WIRE_VERSION << 4 | rng.randint(0, len(frame.KINDS))))
         yield bytes(noise)
         yield bytes(noise[: rng.randint(0, 40)])
         changed = bytearray(rng.choice(samples))

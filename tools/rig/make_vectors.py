@@ -27,6 +27,7 @@ _SILENT = ((1, 3), (4, 2), (4, 3))  # no reading: one inside, all that is left o
 _HEADER = {"row": 3, "col": 12, "run": 0x12345678, "cycle": 0xABCDEF01, "version": 0x00BEEF05}
 _BEACON = {"flags": 4, "run": 7, "cycle": 41, "period_ms": 1_800_000, "exchange_ms": 20_000, "gather_ms": 10_000}
 _BEACON |= {"version": 5, "acked_cycle": 40}
+_PERIOD_MS_MAX = 178_956_969
 
 
 def vectors() -> dict[str, str]:
@@ -43,7 +44,7 @@ def main() -> None:
 
 def frames() -> list[Fields]:
     """Frames as {says, fields, hex}."""
-    said = [*_halo_frames(), *_members(), *_beacons(), *_reports(), *_health_messages()]
+    said = [*_halo_frames(), *_members(), *_filters(), *_beacons(), *_reports(), *_health_messages()]
     return [{"says": says, "fields": fields, "hex": reference.pack(fields).hex()} for says, fields in said]
 
 
@@ -114,21 +115,35 @@ def _members() -> list[tuple[str, Fields]]:
     ]
 
 
+def _filters() -> list[tuple[str, Fields]]:
+    def fields(highest: int, phase: str, refused: int) -> Fields:
+        return {"kind": "filters", **_HEADER, "highest": highest, "phase": phase, "refused": refused}
+
+    return [
+        ("filters that are confirmed", fields(0x00BEEF05, "confirmed", 0)),
+        ("filters on trial", fields(0x00BEEF05, "trial", 1)),
+        ("other filters are held beside those in use", fields(0x01020304, "staged", 255)),
+        ("the filters before are back; the count of refused ones wrapped", fields(2**32 - 1, "returned", 258)),
+    ]
+
+
 def _beacons() -> list[tuple[str, Fields]]:
     def fields(rows: int, cols: int, acknowledged: list[list[int]], **others: int) -> Fields:
         shape = {"block_rows": rows, "block_cols": cols, "acknowledged": acknowledged}
         return {"kind": "beacon", **_BEACON, **others, **shape}
 
     every = [[row, col] for row in range(3) for col in range(3)]
-    limits = {"flags": 31, "run": 2**32 - 1, "cycle": 2**32 - 1, "period_ms": 2**32 - 1, "exchange_ms": 2**16 - 1}
-    limits |= {"gather_ms": 2**16 - 1, "version": 2**32 - 1, "acked_cycle": 2**32 - 1}
+    limits = {"flags": 63, "run": 2**32 - 1, "cycle": 2**32 - 1, "period_ms": _PERIOD_MS_MAX}
+    limits |= {"exchange_ms": 2**16 - 1, "gather_ms": 2**16 - 1, "version": 2**32 - 1, "acked_cycle": 2**32 - 1}
     return [
         ("the first beacon acknowledges nothing", fields(2, 3, [])),
         ("five of nine blocks are stored", fields(3, 3, [[0, 0], [0, 2], [1, 1], [2, 0], [2, 2]])),
         ("all nine blocks are stored: the last bit opens a second byte", fields(3, 3, every)),
         ("the last of the lounge's 117 blocks is stored", fields(9, 13, [[8, 12]])),
         ("one block, every number at its limit", fields(1, 1, [[0, 0]], **limits)),
+        ("the shortest times", fields(1, 1, [], period_ms=1, exchange_ms=1, gather_ms=1)),
         ("no cycle is opened, health is wanted", fields(1, 8, [[0, 7]], flags=24)),
+        ("nodes say which filters they hold", fields(1, 8, [], flags=36)),
     ]
 
 
@@ -155,8 +170,8 @@ def _reports() -> list[tuple[str, Fields]]:
 
 def _health_messages() -> list[tuple[str, Fields]]:
     def fields(start: int, faults: dict[str, int]) -> Fields:
-        counters = {name: list(range(start + 7 * at, start + 7 * at + 7)) for at, name in enumerate(_COUNTED)}
-        return {"kind": "health", **counters, "mqtt": list(range(start + 28, start + 34)), "faults": faults}
+        counters = {name: list(range(start + 8 * at, start + 8 * at + 8)) for at, name in enumerate(_COUNTED)}
+        return {"kind": "health", **counters, "mqtt": list(range(start + 32, start + 38)), "faults": faults}
 
     named = {name: 100 + place for place, name in enumerate(reference.FAULTS)}
     return [

@@ -10,10 +10,13 @@ A *cell* is (row, col). A *byte of slots* has one bit per neighbour in reading o
 from typing import Any
 
 WIRE_VERSION = 1
-KINDS = {"beacon": 1, "reading": 2, "no_reading": 3, "activations": 4, "member": 5, "report": 6}
+KINDS = {"beacon": 1, "reading": 2, "no_reading": 3, "activations": 4, "member": 5, "report": 6, "filters": 7}
+PHASES = {"confirmed": 0, "trial": 1, "staged": 2, "returned": 3}
 FAULTS = (
     *("malformed", "stranger", "stale", "double", "other_shape"),
     *("abandoned", "deadline", "own_clock", "repeated", "sensor_fault"),
+    *("refused_form", "refused_signature", "refused_site", "refused_version", "refused_self_test"),
+    *("wave_broken", "set_returned"),
 )
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -59,6 +62,7 @@ def pack(fields: Fields) -> bytes:
         "activations": activations,
         "member": member,
         "report": report,
+        "filters": filters,
         "health": health,
     }[fields["kind"]]
     return pack_kind(fields)
@@ -92,6 +96,11 @@ def member(fields: Fields) -> bytes:
     if sends_reading:
         frame += i16(reading_ccel)
     return frame + bytes(fields["activations"])
+
+
+def filters(fields: Fields) -> bytes:
+    """A FILTERS frame: highest, phase by name, refused."""
+    return header(fields) + u32(fields["highest"]) + u8(PHASES[fields["phase"]]) + u8(fields["refused"])
 
 
 def beacon(fields: Fields) -> bytes:

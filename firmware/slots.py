@@ -1,0 +1,88 @@
+"""The two filter slots in a node's flash, and the record that says which of them counts.
+
+    <path>        slot 0, at first the set that was flashed
+    <path>.1      slot 1
+    <path>.slots  the record; without one slot 0 is active and confirmed
+
+    record   0  u8[2] 'T' 'S'
+             2  u8    format 1
+             3  u8    active slot
+             4  u8    phase (protocol/filter_set.py); in phase STAGED the other slot holds a whole set
+             5  u32   highest version ever staged
+             9  u8[32] digest of the set in slot 0, then u8[32] in slot 1; zero where it was never recorded
+             73 u8[4] start of the SHA-256 of all before it
+
+The record is replaced by a rename, which littlefs and POSIX do at once or not at all; a slot is written only while the
+record does not count on it. So a node that loses power at any instant finds a whole set that was proven before.
+"""
+
+import hashlib
+import os
+import struct
+
+from protocol.filter_set import CONFIRMED, RETURNED, SIGNATURE_SIZE, STAGED, TRIAL
+
+_FORMAT = "<2sBBBI32s32s"
+_DIGEST_SIZE = 32
+
+
+def slot_path(path: str, slot: int) -> str:
+    """The file of slot 0 or 1."""
+    return path + ".1" if slot else path
+
+
+def read_record(path: str) -> tuple:
+    """(active slot, phase, highest version or None, (digest, digest)) of the record, or what holds without one."""
+    try:
+        with open(path + ".slots", "rb") as file:
+            data = file.read()
+    except OSError:
+        data = b""
+    size = struct.calcsize(_FORMAT)
+    if len(data) != size + 4 or hashlib.sha256(data[:size]).digest()[:4] != data[size:]:
+        return 0, CONFIRMED, None, (bytes(_DIGEST_SIZE), bytes(_DIGEST_SIZE))
+    _, _, active, phase, highest, first, second = struct.unpack(_FORMAT, data[:size])
+    return active & 1, phase, highest, (first, second)
+
+
+def free_slot(path: str) -> str:
+    """The file of the slot that is not active; a set that was held there is held no more."""
+    active, phase, highest, _ = read_record(path)
+    if phase == STAGED:
+        mark(path, CONFIRMED, highest)
+    return slot_path(path, 1 - active)
+
+
+def stage(path: str, version: int, digest: bytes) -> None:
+    """Record that the slot that is not active holds this whole, proven set."""
+    active, _, _, digests = read_record(path)
+    _write(path, active, STAGED, version, (digests[0], digest) if active == 0 else (digest, digests[1]))
+
+
+def mark(path: str, phase: int, highest: int) -> None:
+    """Record a new phase; entering TRIAL and RETURNED change slots."""
+    active, _, _, digests = read_record(path)
+    if phase in (TRIAL, RETURNED):
+        active ^= 1
+    _write(path, active, phase, highest, digests)
+
+
+def load(path: str, digest: bytes, make):
+    """What `make` makes of the bytes in a file of a slot, or None where they are not of this digest (zero: unknown).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: from `make`.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    if digest != bytes(_DIGEST_SIZE) and hashlib.sha256(data[:-SIGNATURE_SIZE]).digest() != digest:
+        return None
+    return make(data)
+
+
+def _write(path: str, active: int, phase: int, highest: int, digests) -> None:
+    data = struct.pack(_FORMAT, b"TS", 1, active, phase, highest, digests[0], digests[1])
+    with open(path + ".new", "wb") as file:
+        file.write(data + hashlib.sha256(data).digest()[:4])
+    os.rename(path + ".new", path + ".slots")
