@@ -52,6 +52,8 @@ def steps(folder: Path) -> list[tuple[str, int]]:
         "port": 1883,
         "keepalive_s": 60,
         "filters": "filters.bin",
+        "key": 64 * "0",
+        "next_to_gateway": False,
         "sensor": {"kind": "simulated", "seed": 1, "mean_ccel": 2200},
     }
     (folder / "node.json").write_text(json.dumps(config))

@@ -1,0 +1,178 @@
+"""Rename what is ours to words that MicroPython's ROM holds anyway: a name of its own costs a node's heap.
+
+Globals, attributes and arguments share the words. A name that a foreign object could have stays as it is, and so does
+one that another bundle or the compiler knows.
+"""
+
+import ast
+import itertools
+import keyword
+import string
+import sys
+from collections.abc import Collection, Iterator, Mapping
+
+from tools.flash.cold import LOAD
+from tools.flash.names import VIPER_NAMES, foreign_names, local_names, mentioned, names_of, stored_attributes
+
+
+class Names:
+    """What all bundles agree on, for the fields of tuples cross from one to the other.
+
+    Attributes:
+        free: new names, none of which our code uses for what it is.
+        fields: the fields of every namedtuple.
+    """
+
+    def __init__(self, trees: dict[str, ast.Module]) -> None:
+        """`trees`: every module of ours."""
+        used = set().union(*(mentioned(tree.body) for tree in trees.values()))
+        self.free = [name for name in _free_names() if name not in used]
+        self.fields = sorted(_tuple_fields(trees) - foreign_names([]))
+
+
+def rename(
+    body: list[ast.stmt],
+    parts: Mapping[str, list[ast.stmt]],
+    names: Names,
+    outside: Collection[str],
+    bundles: Collection[str],
+) -> dict[str, ast.Module]:
+    """The parts of a bundle as modules, renamed in place.
+
+    Args:
+        body: the whole bundle, to decide on the names.
+        parts: statements by the name of their module.
+        names: what all bundles agree on.
+        outside: names that are used from outside the bundle.
+        bundles: their modules; `bundle.name` in a part is one of the bundle's globals.
+    """
+    files = _file_names(parts, bundles)
+    renaming = _Renaming(body, names, outside, bundles, files)
+    modules = {files.get(name, name): ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
+    return {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
+
+
+def _file_names(parts: Collection[str], bundles: Collection[str]) -> dict[str, str]:
+    """New names for the modules that are no bundles."""
+    free = [word for word in ROM_WORDS if word not in sys.stdlib_module_names and word not in bundles]
+    return dict(zip(sorted(set(parts) - set(bundles)), free, strict=False))
+
+
+class _Renaming(ast.NodeTransformer):
+    """New names for one bundle."""
+
+    def __init__(
+        self,
+        body: list[ast.stmt],
+        names: Names,
+        outside: Collection[str],
+        bundles: Collection[str],
+        files: Mapping[str, str],
+    ) -> None:
+        self._bundles = frozenset(bundles)
+        self._files = files
+        nodes = [node for statement in body for node in ast.walk(statement)]
+        foreign = foreign_names(body) | set(outside)
+        definitions = [s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]
+        own_globals = sorted({name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside))
+        attributes = names.fields + sorted(_own_attributes(nodes) - foreign - set(names.fields))
+        self._globals = dict(zip(own_globals, names.free, strict=False))
+        self._attributes = dict(zip(attributes, names.free, strict=False))
+        self._keywords = {k.arg for n in nodes if isinstance(n, ast.Call) for k in n.keywords if k.arg}
+        self._arguments: dict[str, str] = {}
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.name = self._globals.get(node.name, node.name)
+        for statement in node.body:
+            if isinstance(statement, ast.FunctionDef):
+                self._visit_function(statement)
+                statement.name = self._attributes.get(statement.name, statement.name)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self._visit_function(node)
+        node.name = self._globals.get(node.name, node.name)
+        return node
+
+    def _visit_function(self, node: ast.FunctionDef) -> None:
+        mentioned = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        taken = mentioned | {self._globals[name] for name in mentioned & self._globals.keys()}
+        names = (name for name in _free_names() if name not in taken)
+        outer = self._arguments
+        self._arguments = outer | dict(zip(sorted(local_names(node) - self._keywords), names, strict=False))
+        for argument in node.args.args:
+            argument.arg = self._arguments.get(argument.arg, argument.arg)
+        self.generic_visit(node)
+        self._arguments = outer
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
+        if node.name:
+            node.name = self._arguments.get(node.name, node.name)
+        self.generic_visit(node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        called = ast.unparse(node.func)
+        if called == LOAD and isinstance(node.args[0], ast.Constant):
+            node.args = [ast.Constant(self._files[str(node.args[0].value)])]
+        if called == "namedtuple":
+            node.args[0] = ast.Constant("tuple")  # a name in ROM; nobody asks for the type's
+            for field in ast.walk(node.args[1]):
+                if isinstance(field, ast.Constant) and isinstance(field.value, str):
+                    field.value = self._attributes.get(field.value, field.value)
+        self.generic_visit(node)
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        node.id = self._arguments.get(node.id) or self._globals.get(node.id, node.id)
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        asked = isinstance(node.value, ast.Name) and node.value.id in self._bundles - self._arguments.keys()
+        if asked:  # a cold module asks its bundle
+            node.attr = self._globals.get(node.attr, node.attr)
+            return node
+        node.attr = self._attributes.get(node.attr, node.attr)
+        self.generic_visit(node)
+        return node
+
+
+def _tuple_fields(trees: dict[str, ast.Module]) -> set[str]:
+    """The fields of every namedtuple."""
+    calls = [n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    tuples = [call for call in calls if ast.unparse(call.func) == "namedtuple"]
+    return {str(n.value) for call in tuples for n in ast.walk(call.args[1]) if isinstance(n, ast.Constant)}
+
+
+def _own_attributes(nodes: list[ast.AST]) -> set[str]:
+    classes = [n for n in nodes if isinstance(n, ast.ClassDef)]
+    methods = {m.name for c in classes for m in c.body if isinstance(m, ast.FunctionDef)}
+    return {name for name in stored_attributes(nodes) | methods if not name.startswith("__")}
+
+
+ROM_WORDS = """
+add hex oct ord pow sep argv copy dump find hash join keys load next pack path poll repr seed sort stat time chdir
+clear clock count dumps index items loads lower mkdir round sleep split stdin strip super upper append choice decode
+encode extend format getcwd getenv insert locals lstrip mktime random remove rename rindex rsplit rstrip stderr stdout
+system umount unlink unpack update values collect compile complex discard fromhex getattr globals isalpha isdigit
+islower isspace isupper listdir modules popitem randint replace reverse setattr statvfs uniform urandom version
+callable endswith exc_info execfile fromkeys ilistdir issubset platform property reversed schedule unsetenv byteorder
+frozenset heap_lock isenabled localtime pack_into partition randrange threshold ticks_cpu difference executable
+isdisjoint issubclass issuperset rpartition setdefault splitlines startswith classmethod heap_unlock intersection
+staticmethod
+abs all any bin dict divmod enumerate eval exec filter float hasattr id input iter list map max min object range slice
+sorted str sum tuple type zip chr delattr dir help print acos asin atan atan2 ceil copysign cos degrees exp fabs floor
+fmod frexp isfinite isinf isnan ldexp log modf phase pi polar radians rect sin sqrt tan trunc match search sub group
+groups span calcsize gmtime heapify heappop heappush hexlify unhexlify a2b_base64 b2a_base64 digest sha256 addressof
+bytearray_at bytes_at sizeof ARRAY BFINT16 BFINT32 BFINT8 BFUINT16 BFUINT32 BFUINT8 BF_LEN BF_POS BIG_ENDIAN FLOAT32
+FLOAT64 INT INT16 INT32 INT64 INT8 LITTLE_ENDIAN LONG LONGLONG NATIVE PTR SHORT UINT UINT16 UINT32 UINT64 UINT8 ULONG
+ULONGLONG USHORT VOID EACCES EADDRINUSE EALREADY EBADF ECONNABORTED ECONNREFUSED EEXIST EHOSTUNREACH EINVAL EIO EISDIR
+ENOBUFS ENODEV ENOENT ENOMEM EOPNOTSUPP EPERM ETIMEDOUT
+""".split()
+"""Words of MicroPython's core: they lie in every board's ROM already, so as names they cost no heap at all."""
+
+
+def _free_names() -> Iterator[str]:
+    yield from ROM_WORDS
+    pairs = ("".join(letters) for letters in itertools.product(string.ascii_letters, repeat=2))
+    yield from (name for name in pairs if not keyword.iskeyword(name))
