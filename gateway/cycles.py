@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.site import Cell, Site
-from gateway.twin import NOTHING
+from gateway.twin import NOTHING, neighbours_where
 from protocol.grid import BLOCK_SIDE, CORNERS
 from protocol.report import Report
 
@@ -57,6 +57,11 @@ class Presence:
         """Cells that are not counted on any more, bool [rows, cols]."""
         return self._mask & (self._silent >= GONE_CYCLES)
 
+    def heard(self, cells: list[Cell]) -> None:
+        """Count on these cells again: something came from them outside their cycle."""
+        for cell in cells:
+            self._silent[cell] = 0
+
     def close_cycle(self, accounted: NDArray[np.bool_]) -> None:
         """Take in who was accounted for in a cycle that is over."""
         self._silent = np.where(accounted, 0, self._silent + 1)
@@ -96,17 +101,14 @@ class Assembly:
         return self._pooled | self._no_reading
 
     @property
-    def reported_blocks(self) -> NDArray[np.bool_]:
-        """Blocks of which any report came, bool [block rows, block cols]."""
-        cells = np.argwhere(self.accounted) // BLOCK_SIDE
-        blocks = np.zeros(self._site.block_shape, np.bool_)
-        blocks[cells[:, 0], cells[:, 1]] = True
-        return blocks
+    def settled_blocks(self) -> NDArray[np.bool_]:
+        """Blocks that reports spoke of, and of whose members none is missing that was there: bool [blocks]."""
+        spoken_of = _blocks_with(self.accounted, self._site)
+        return spoken_of & ~_blocks_with(self._site.mask & ~self._absent & ~self.accounted, self._site)
 
     def take(self, owner: Cell, report: Report) -> bool:
         """Merge a report; False where it says nothing new or does not fit, which is counted."""
-        top, left = owner[0] // BLOCK_SIDE * BLOCK_SIDE, owner[1] // BLOCK_SIDE * BLOCK_SIDE
-        members = {corner: (top + corner // 2, left + corner % 2) for corner in range(CORNERS)}
+        members = dict(enumerate(members_of(owner)))
         pooled = [corner for corner in members if report.pooled >> corner & 1]
         silent = [corner for corner in members if report.no_reading >> corner & 1]
         fits = report.exchanges == self._exchanges and len(report.features) in (0, self._channels)
@@ -122,7 +124,7 @@ class Assembly:
         for corner in pooled:
             self._take_unit(members[corner], report.absence[corner], report.readings[corner])
         if pooled:
-            block = top // BLOCK_SIDE, left // BLOCK_SIDE
+            block = owner[0] // BLOCK_SIDE, owner[1] // BLOCK_SIDE
             self._features[block] = np.maximum(self._features[block], list(report.features))
         return True
 
@@ -160,8 +162,19 @@ class Assembly:
 
     def _replaced(self, due: NDArray[np.bool_]) -> int:
         """How many values of neighbours that were due had to be replaced by a unit's own."""
-        bits = np.zeros(due.shape, np.uint8)
-        padded = np.pad(due, 1)
-        for slot, (down, right) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)]):
-            bits |= padded[down : down + due.shape[0], right : right + due.shape[1]].astype(np.uint8) << slot
-        return int(np.bitwise_count(self._absence & bits & np.where(self._pooled, 255, 0).astype(np.uint8)).sum())
+        replaced = self._absence[:, self._pooled] & neighbours_where(due)[self._pooled]
+        return int(np.bitwise_count(replaced).sum())
+
+
+def members_of(owner: Cell) -> list[Cell]:
+    """The four places of a node's block, by corner; not all of them need to hold a node."""
+    top, left = owner[0] // BLOCK_SIDE * BLOCK_SIDE, owner[1] // BLOCK_SIDE * BLOCK_SIDE
+    return [(top + corner // 2, left + corner % 2) for corner in range(CORNERS)]
+
+
+def _blocks_with(cells: NDArray[np.bool_], site: Site) -> NDArray[np.bool_]:
+    """Blocks in which a condition holds for some cell."""
+    blocks = np.zeros(site.block_shape, np.bool_)
+    places = np.argwhere(cells) // BLOCK_SIDE
+    blocks[places[:, 0], places[:, 1]] = True
+    return blocks

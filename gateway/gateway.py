@@ -13,19 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import decision
-from gateway.cycles import Assembly, Presence, Record
+from gateway.cycles import Assembly, Presence, Record, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
-from gateway.model import CONV3X3, SPECS, Model
+from gateway.model import SPECS, Model
 from gateway.site import Cell, Site
+from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
-from protocol.grid import parse_node_name
+from protocol.grid import node_name, parse_node_name
 from protocol.health import COUNTERS
 from protocol.report import Report
 
 # A node's facts are some 150 bytes; this is room for later ones.
 ABOUT_SIZE_MAX = 1024
+# A mesh on its own is believed so many cycles ahead of the gateway: it is where the gateway stalled, not restarted.
+AHEAD_MAX = 100
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
 OFFLINE = ("disconnected", "lost")
 
@@ -36,7 +39,8 @@ class Timing(NamedTuple):
     """Durations of a cycle, ms: they limit waiting, a complete neighbourhood never waits.
 
     Attributes:
-        period_ms: from beacon to beacon; nodes go on by their own clock after two missed ones. 1..2^32 - 1.
+        period_ms: from beacon to beacon; nodes go on by their own clock after two missed ones. 1..PERIOD_MS_MAX of
+            protocol/beacon.py.
         exchange_ms: for each exchange. 1..65535.
         gather_ms: for the block's members to hand over. 1..65535.
         report_ms: for the reports to arrive.
@@ -69,8 +73,10 @@ class Gateway:
         site, model, run: what it serves, with what, since which start.
         next_cycle: the number that the next cycle gets at least.
         states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
+        holdings: what each node said last of its filters.
+        rollout: the latest new model on its way, None before the first.
         faults: what came in and was of no use, by kind.
-        taken: reports and bytes taken in, beacons and bytes sent, for the ledger.
+        traffic: reports and beacons, and their bytes, for the ledger.
     """
 
     def __init__(
@@ -84,8 +90,10 @@ class Gateway:
         self.states: dict[Cell, str] = {}
         self.about: dict[Cell, dict[str, Any]] = {}
         self.health: dict[Cell, NDArray[np.uint32]] = {}
+        self.holdings: dict[Cell, Holding] = {}
+        self.rollout: Rollout | None = None
         self.faults: Counter[str] = Counter()
-        self.taken: Counter[str] = Counter()
+        self.traffic: Counter[str] = Counter()
         self._timing = timing
         self._limits = limits
         self._head = HeadRunner(SPECS[model.spec_name], model.head)
@@ -93,11 +101,38 @@ class Gateway:
         self._presence = Presence(site)
         self._cells = frozenset(site.cells)
         self._base = topic.base(site.name) + "n/"
-        self._exchanges = sum(layer.kind == CONV3X3 for layer in model.filters.layers)
+        self._exchanges = model.filters.exchanges
         self._assembly: Assembly | None = None
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._due_ms = 0
+
+    def push(self, model: Model, data: bytes) -> None:
+        """Begin to roll out a model; whoever has the connection publishes its signed filter set on the wave's topic.
+
+        Raises:
+            ValueError: its filters' version is not above all that were heard of.
+        """
+        if model.filters.version <= self.highest_version:
+            raise ValueError(f"version: {model.filters.version} is not above {self.highest_version}; take the next one")
+        self.rollout = Rollout(model, data)
+
+    def resume(self, data: bytes) -> None:
+        """Go on as an earlier run did: nodes may still lack the filters of the model in force, signed `data`."""
+        self.rollout = Rollout(self.model, data)
+        self.rollout.switched = True
+
+    def withhold_acknowledgement(self) -> None:
+        """Let the next beacon acknowledge no report of the last cycle: it could not be stored."""
+        self._acked = np.zeros_like(self._acked)
+
+    @property
+    def highest_version(self) -> int:
+        """The highest filter version that was ever pushed or heard of from a node."""
+        versions = [holding.highest for holding in self.holdings.values()]
+        versions += [facts["filter_version"] for facts in self.about.values() if _is_u32(facts.get("filter_version"))]
+        pushed = self.rollout.model.filters.version if self.rollout else 0
+        return max([self.model.filters.version, pushed, *versions])
 
     def start_cycle(self, now_ms: int) -> bytes:
         """Open the next cycle. Returns the beacon; `poll` ends the cycle.
@@ -107,10 +142,25 @@ class Gateway:
         """
         cycle = self.next_cycle
         self.next_cycle += 1
+        flags = beacon.WANT_READINGS | self._follow_rollout()
         channels = self.model.filters.layers[-1].channels_out
         self._assembly = Assembly(self.site, cycle, channels, self._exchanges, self._absent())
         self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges)
-        return self._beacon(cycle, beacon.WANT_READINGS)
+        return self._beacon(cycle, flags)
+
+    def wave_to_repeat(self) -> bytes:
+        """The signed set that is on its way, if a node next to the gateway lacks it still; else nothing.
+
+        Such a node takes a set only while it has nothing else to do, and nobody but the gateway can offer it again.
+        """
+        rollout = self.rollout
+        counted_on = self._counted_on()
+        if rollout is None or rollout.is_over(self.holdings, counted_on):
+            return b""
+        version = rollout.model.filters.version
+        entries = counted_on.intersection(self.site.next_to_gateway)
+        has_it = all(cell in self.holdings and self.holdings[cell].holds(version) for cell in entries)
+        return b"" if has_it else rollout.data
 
     def ask_health(self) -> bytes:
         """A beacon that asks every node for its counters and opens no cycle."""
@@ -120,15 +170,19 @@ class Gateway:
         """Take in what a node published; never raises for what others sent."""
         node_name, _, leaf = name.removeprefix(self._base).partition("/")
         try:
-            cell = parse_node_name(node_name)
+            cell = parse_node_name(node_name) if name.startswith(self._base) else None
         except ValueError:
             cell = None
         if cell not in self._cells:
             self.faults["stranger"] += 1
+        elif leaf == "up" and frame.kind_of(payload) == frame.FILTERS:
+            self._on_filters(cell, payload)
         elif leaf == "up":
             self._on_report(cell, payload)
         elif leaf == "state" and payload.decode("ascii", "replace") in STATES:
             self.states[cell] = payload.decode("ascii")
+            if self.states[cell] == "ready":
+                self._presence.heard([cell])
         elif leaf == "about":
             self._on_about(cell, payload)
         elif leaf == "health" and len(payload) == 4 * COUNTERS:
@@ -139,10 +193,10 @@ class Gateway:
     def poll(self, now_ms: int) -> Outcome | None:
         """The cycle's outcome once it is complete or its time is over, else None."""
         assembly = self._assembly
-        if assembly is None or not (assembly.is_complete(self.site.mask & ~self._absent()) or now_ms >= self._due_ms):
+        if assembly is None or not (now_ms >= self._due_ms or self._is_complete(assembly)):
             return None
         self._assembly = None
-        self._acked_cycle, self._acked = assembly.cycle, assembly.reported_blocks
+        self._acked_cycle, self._acked = assembly.cycle, assembly.settled_blocks
         self.faults["double"] += assembly.doubles
         self.faults["misfit"] += assembly.misfits
         record = assembly.close(self._presence)
@@ -156,6 +210,28 @@ class Gateway:
     def due_ms(self) -> int:
         """When the open cycle's time is over."""
         return self._due_ms
+
+    def _follow_rollout(self) -> int:
+        """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""
+        rollout = self.rollout
+        if rollout is None or rollout.is_over(self.holdings, self._counted_on()):
+            return 0
+        rollout.start_cycle(self.holdings, self._counted_on())
+        if rollout.switched and self.model is not rollout.model:
+            self.model = rollout.model
+            self._head = HeadRunner(SPECS[self.model.spec_name], self.model.head)
+            self._exchanges = self.model.filters.exchanges
+        asks: int = beacon.WANT_FILTERS
+        return asks
+
+    def _counted_on(self) -> set[Cell]:
+        absent = self._absent()
+        return {cell for cell in self.site.cells if not absent[cell]}
+
+    def _is_complete(self, assembly: Assembly) -> bool:
+        """Whether there is nobody left to wait for; with nobody to count on, somebody may still come."""
+        awaited = self.site.mask & ~self._absent()
+        return bool(awaited.any()) and assembly.is_complete(awaited)
 
     def _absent(self) -> NDArray[np.bool_]:
         """Cells not worth waiting for: gone, or known to have lost their connection."""
@@ -180,8 +256,8 @@ class Gateway:
             cols,
         )
         data = beacon.pack(fields, np.packbits(self._acked, bitorder="little").tobytes())
-        self.taken["beacons"] += 1
-        self.taken["beacon_bytes"] += len(data)
+        self.traffic["beacons"] += 1
+        self.traffic["beacon_bytes"] += len(data)
         return data
 
     def _on_report(self, cell: Cell, payload: bytes) -> None:
@@ -194,23 +270,35 @@ class Gateway:
             self.faults["stranger"] += 1
             return
         cycle = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
-        self.taken["reports"] += 1
-        self.taken["report_bytes"] += len(payload)
+        self.traffic["reports"] += 1
+        self.traffic["report_bytes"] += len(payload)
         if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
             self.faults["other_run"] += 1
+        elif cycle >= self.next_cycle + AHEAD_MAX:
+            self.faults["too_far_ahead"] += 1
+        elif self._assembly is None or cycle != self._assembly.cycle:
+            self._on_other_cycle(cell, cycle, report)
         elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self.faults["other_version"] += 1
-        elif self._assembly is None or cycle != self._assembly.cycle:
-            self._on_other_cycle(cell, cycle)
         else:
             self._assembly.take(cell, report)
 
-    def _on_other_cycle(self, cell: Cell, cycle: int) -> None:
+    def _on_filters(self, cell: Cell, payload: bytes) -> None:
+        if (frame.row_of(payload), frame.col_of(payload)) != cell:
+            self.faults["stranger"] += 1
+            return
+        self.traffic["holdings"] += 1
+        self.traffic["holding_bytes"] += len(payload)
+        self.holdings[cell] = holding_of(payload, self.model.filters.version)
+
+    def _on_other_cycle(self, cell: Cell, cycle: int, report: Report) -> None:
         """A report that is late, or of a mesh that went on by its own clock: then number on from there."""
-        if cycle >= self.next_cycle:
-            self.next_cycle = cycle + 1
+        self.next_cycle = max(self.next_cycle, cycle + 1)
         self.faults["late_report"] += 1
-        log.info("node %s cycle %d: report outside its cycle", cell, cycle)
+        spoken_of = report.pooled | report.no_reading
+        members = [member for corner, member in enumerate(members_of(cell)) if spoken_of >> corner & 1]
+        self._presence.heard([member for member in members if member in self._cells])
+        log.debug("node %s cycle %d: report outside its cycle", node_name(*cell), cycle)
 
     def _on_about(self, cell: Cell, payload: bytes) -> None:
         try:
@@ -221,3 +309,7 @@ class Gateway:
             self.about[cell] = facts
         else:
             self.faults["malformed"] += 1
+
+
+def _is_u32(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0xFFFFFFFF

@@ -1,19 +1,22 @@
 """The ledger: what a cycle costs, counted where it happens, beside what shipping the raw readings would cost.
 
 At the node: frames and their bytes as the protocol defines them. At the broker: MQTT packets with headers and topics,
-every delivery counted, because fan-out and not the number of nodes sets a broker's load. Control traffic (the beacon)
-stands in a row of its own inside the totals. A cheaper alternative is shown as cheaper.
+every delivery counted, because fan-out and not the number of nodes sets a broker's load. Control traffic (beacons, and
+the health messages that they ask for) stands in rows of its own inside the totals. A cheaper alternative is shown as
+cheaper.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.site import Cell, Site
 from protocol import frame, topic
+from protocol.grid import node_name
 from protocol.health import (
+    COUNTERS,
     FAULTS,
     MALFORMED,
     MQTT_BYTES_IN,
@@ -28,62 +31,117 @@ from protocol.health import (
 )
 
 Counters = NDArray[np.int64]
-# MQTT's fixed header and topic length, for the packets that the gateway itself sends or gets.
-_PUBLISH_OVERHEAD = 4
 RAW_FRAME_SIZE = frame.HEADER_SIZE + 2
+HEALTH_SIZE = 4 * COUNTERS
+# A line of problems names so many nodes.
+_NAMES_MAX = 5
 
 
-def spent(before: Mapping[Cell, NDArray[np.uint32]], after: Mapping[Cell, NDArray[np.uint32]]) -> Counters:
-    """What all nodes counted between two of their health messages, int64 [COUNTERS]; who lacks one is left out."""
-    rounds = [after[cell].astype(np.int64) - before[cell] for cell in after if cell in before]
-    return (np.array(rounds) & WRAP_MASK).sum(axis=0) if rounds else np.zeros(len(FAULTS) + MALFORMED, np.int64)
+class Health(NamedTuple):
+    """A node's health message, and which of its starts counted: counters begin at 0 with each.
+
+    Attributes:
+        boot: as the node's facts say it; None when they never came.
+        counters: uint32 [COUNTERS].
+    """
+
+    boot: int | None
+    counters: NDArray[np.uint32]
 
 
-def ledger(site: Site, counters: Counters, taken: Mapping[str, int], cycles: int) -> dict[str, Any]:
+class Spent(NamedTuple):
+    """What nodes counted between two of their health messages.
+
+    Attributes:
+        counters: int64 [COUNTERS], the sum over the nodes counted.
+        nodes: how many these are; each sent one health message meanwhile, the first.
+        silent: cells that did not answer twice, so they are in no sum.
+        restarted: cells whose node started anew in between, so what it had counted is unknown.
+    """
+
+    counters: Counters
+    nodes: int
+    silent: tuple[Cell, ...]
+    restarted: tuple[Cell, ...]
+
+    def problems(self) -> list[str]:
+        """A line for each reason why nodes are not in the sums."""
+        reasons = {"did not say what they had counted": self.silent, "started anew meanwhile": self.restarted}
+        return [
+            f"ledger: without {len(cells)} nodes that {reason}: {_names(cells)}"
+            for reason, cells in reasons.items()
+            if cells
+        ]
+
+
+def spent(cells: Iterable[Cell], before: Mapping[Cell, Health], after: Mapping[Cell, Health]) -> Spent:
+    """What the nodes of a site counted from one of their health messages to the next; counters wrap at 2^30."""
+    silent, restarted = [], []
+    total, nodes = np.zeros(COUNTERS, np.int64), 0
+    for cell in cells:
+        if cell not in before or cell not in after:
+            silent.append(cell)
+        elif before[cell].boot != after[cell].boot:
+            restarted.append(cell)
+        else:
+            total += (after[cell].counters.astype(np.int64) - before[cell].counters) & WRAP_MASK
+            nodes += 1
+    return Spent(total, nodes, tuple(silent), tuple(restarted))
+
+
+def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, Any]:
     """Frames and bytes per cycle.
 
     Args:
         site: for the number of nodes and the length of its topics.
-        counters: what all nodes counted over the cycles (`spent`).
-        taken: the gateway's counts over the same cycles: beacons, beacon_bytes, reports, report_bytes.
+        counted: what its nodes spent on the cycles.
+        traffic: the gateway's counts over the same cycles: beacons, beacon_bytes, reports, report_bytes.
         cycles: how many.
     """
-    nodes = len(site.cells)
+    counters = counted.counters
     kinds = {
         name: _row(int(counters[SENT + kind]), int(counters[SENT_BYTES + kind]), cycles)
         for kind, name in enumerate(frame.KINDS)
         if kind not in (0, frame.BEACON)
     }
-    kinds["beacon"] = _row(taken["beacons"], taken["beacon_bytes"], cycles)
+    kinds |= _control(counted, traffic, cycles)
     frames = sum(row["frames"] for row in kinds.values())
     payload = sum(row["bytes"] for row in kinds.values())
-    sent = {name: row for name, row in kinds.items() if name != "beacon"}
+    sent = {name: row for name, row in kinds.items() if name != "beacon"}  # by nodes
+    nodes = max(counted.nodes, 1)
     per_node = {key: round(sum(row[key] for row in sent.values()) / nodes, 3) for key in ("frames", "bytes")}
     return {
         "kinds": kinds,
         "total": {"frames": round(frames, 2), "bytes": round(payload, 2)},
         "per_node": per_node,
-        "broker": _broker(site, counters, taken, cycles),
-        "raw_gather": raw_gather(site, taken, cycles),
+        "broker": _broker(site, counted, traffic, cycles),
+        "raw_gather": raw_gather(site, _control(counted, traffic, cycles)),
     }
 
 
-def raw_gather(site: Site, taken: Mapping[str, int], cycles: int) -> dict[str, Any]:
-    """What it would cost if every node just sent its reading to the gateway, with the same beacon."""
+def raw_gather(site: Site, control: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """What a cycle would cost if every node just sent its reading to the gateway.
+
+    Args:
+        site: for the number of nodes and the length of its topics.
+        control: the same control traffic, by kind (beacon, health): frames and bytes per cycle.
+    """
     nodes = len(site.cells)
-    beacon = _row(taken["beacons"], taken["beacon_bytes"], cycles)
-    packet = _PUBLISH_OVERHEAD + len(topic.of_node(site.name, 0, 0, "up")) + RAW_FRAME_SIZE
-    beacon_packet = beacon["bytes"] + beacon["frames"] * (_PUBLISH_OVERHEAD + len(topic.cycle(site.name)))
+    beacon, health = control["beacon"], control["health"]
+    readings = _on_mqtt(_up(site), nodes, nodes * RAW_FRAME_SIZE)
+    beacons = _on_mqtt(topic.cycle(site.name), beacon["frames"], beacon["bytes"])
+    healths = _on_mqtt(_health(site), health["frames"], health["bytes"])
+    frames = nodes + beacon["frames"] + health["frames"]
     return {
         "total": {
-            "frames": round(nodes + beacon["frames"], 2),
-            "bytes": round(nodes * RAW_FRAME_SIZE + beacon["bytes"], 2),
+            "frames": round(frames, 2),
+            "bytes": round(nodes * RAW_FRAME_SIZE + beacon["bytes"] + health["bytes"], 2),
         },
         "broker": {
-            "messages_in": round(nodes + beacon["frames"], 2),
-            "bytes_in": round(nodes * packet + beacon_packet, 2),
-            "messages_out": round(nodes * (1 + beacon["frames"]), 2),
-            "bytes_out": round(nodes * (packet + beacon_packet), 2),
+            "messages_in": round(frames, 2),
+            "bytes_in": round(readings + beacons + healths, 2),
+            "messages_out": round(nodes * (1 + beacon["frames"]) + health["frames"], 2),
+            "bytes_out": round(readings + nodes * beacons + healths, 2),
         },
     }
 
@@ -99,15 +157,45 @@ def _row(frames: int, size: int, cycles: int) -> dict[str, float]:
     return {"frames": round(frames / cycles, 2), "bytes": round(size / cycles, 2)}
 
 
-def _broker(site: Site, counters: Counters, taken: Mapping[str, int], cycles: int) -> dict[str, float]:
-    """The nodes' own counts, and the gateway's share: beacons in, reports out."""
-    up = len(topic.of_node(site.name, 0, 0, "up")) + _PUBLISH_OVERHEAD
-    down = len(topic.cycle(site.name)) + _PUBLISH_OVERHEAD
+def _control(counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, dict[str, float]]:
     return {
-        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) + taken["beacons"]) / cycles, 2),
-        "bytes_in": round(
-            (int(counters[MQTT_BYTES_OUT]) + taken["beacon_bytes"] + taken["beacons"] * down) / cycles, 2
-        ),
-        "messages_out": round((int(counters[MQTT_PACKETS_IN]) + taken["reports"]) / cycles, 2),
-        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + taken["report_bytes"] + taken["reports"] * up) / cycles, 2),
+        "beacon": _row(traffic["beacons"], traffic["beacon_bytes"], cycles),
+        "health": _row(counted.nodes, counted.nodes * HEALTH_SIZE, cycles),
     }
+
+
+def _broker(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, float]:
+    """The nodes' own counts, and the gateway's share: beacons in, reports and health messages out."""
+    counters = counted.counters
+    beacons = _on_mqtt(topic.cycle(site.name), traffic["beacons"], traffic["beacon_bytes"])
+    reports = _on_mqtt(_up(site), traffic["reports"], traffic["report_bytes"])
+    healths = _on_mqtt(_health(site), counted.nodes, counted.nodes * HEALTH_SIZE)
+    return {
+        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) + traffic["beacons"]) / cycles, 2),
+        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) + beacons) / cycles, 2),
+        "messages_out": round((int(counters[MQTT_PACKETS_IN]) + traffic["reports"] + counted.nodes) / cycles, 2),
+        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + healths) / cycles, 2),
+    }
+
+
+def _on_mqtt(name: str, count: float, size: float) -> float:
+    """Bytes of `count` PUBLISH packets of QoS 0 whose payloads, all about as long, have `size` bytes altogether.
+
+    Each adds its type, its remaining length (one byte up to 127, else two) and its topic.
+    """
+    behind = 2 + len(name) + size / max(count, 1)
+    return size + count * (2 + len(name) + (2 if behind < 128 else 3))
+
+
+def _up(site: Site) -> str:
+    return topic.of_node(site.name, 0, 0, "up")
+
+
+def _health(site: Site) -> str:
+    return topic.of_node(site.name, 0, 0, "health")
+
+
+def _names(cells: tuple[Cell, ...]) -> str:
+    more = len(cells) - _NAMES_MAX
+    names = ", ".join(node_name(*cell) for cell in cells[:_NAMES_MAX])
+    return f"{names} and {more} more" if more > 0 else names

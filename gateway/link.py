@@ -1,5 +1,6 @@
 """The gateway's connection to the broker: paho-mqtt in a thread of its own, messages handed over through a queue."""
 
+import logging
 import queue
 import time
 
@@ -12,6 +13,8 @@ KEEPALIVE_S = 30
 CONNECT_S_MAX = 10.0
 # A whole lounge's cycle is 117 reports; a queue that is longer than this holds nothing that is still worth deciding.
 QUEUE_LEN_MAX = 100_000
+log = logging.getLogger(__name__)
+
 _LEAVES = ("up", "state", "about", "health")
 
 
@@ -35,11 +38,14 @@ class Link:
         self.dropped = 0
         self._messages: queue.Queue[tuple[str, bytes]] = queue.Queue(QUEUE_LEN_MAX)
         self._cycle_topic = topic.cycle(site_name)
+        self._wave_topic = topic.wave(site_name)
+        self._wave = b""
         self._filters = [(f"{topic.base(site_name)}n/+/{leaf}", 0) for leaf in _LEAVES]
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"{site_name}-gateway", protocol=paho.MQTTv311
         )
         self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.max_queued_messages_set(QUEUE_LEN_MAX)
         try:
@@ -57,6 +63,11 @@ class Link:
     def publish_beacon(self, data: bytes) -> None:
         """Send a beacon: QoS 0, not retained."""
         self._client.publish(self._cycle_topic, data)
+
+    def publish_wave(self, data: bytes) -> None:
+        """Hand a signed filter set to the nodes next to the gateway: QoS 1, retained, again on each new connection."""
+        self._wave = data
+        self._client.publish(self._wave_topic, data, qos=1, retain=True)
 
     def clear_retained(self, names: list[str]) -> None:
         """Take retained messages off the broker, so that nothing of ours stays behind on somebody else's."""
@@ -84,9 +95,18 @@ class Link:
         self.close()
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: object, _props: object) -> None:
-        # On every connect: a broker forgets the subscriptions of a clean session.
-        if reason == 0:
+        if reason == 0:  # on every connect: a broker forgets the subscriptions of a clean session
             client.subscribe(self._filters)
+            if self._wave:  # the broker may have lost it
+                client.publish(self._wave_topic, self._wave, qos=1, retain=True)
+        else:
+            log.warning("the broker refuses us: %s", reason)
+
+    def _on_disconnect(
+        self, _client: paho.Client, _data: object, _flags: object, reason: object, _props: object
+    ) -> None:
+        if reason != 0:
+            log.warning("the connection to the broker is lost (%s), trying again", reason)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:

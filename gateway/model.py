@@ -1,5 +1,6 @@
 """The model: filters on the nodes, dense layers (the head) at the gateway, and the named shapes of both."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -154,13 +155,18 @@ class Filters:
         except ValueError as error:
             raise ModelError(f"layers: {error}") from None
 
-    def pack(self, site_name: str) -> bytes:
-        """The filter set in bytes, unsigned (protocol/filter_set.py)."""
+    def pack(self, site_name: str, tests: Sequence[tuple[int, bytes]] = ()) -> bytes:
+        """The filter set in bytes, unsigned (protocol/filter_set.py); `tests` are its self-tests."""
         layers = [
             (_KIND_CODES[x.kind], x.channels_in, x.channels_out, x.shift, x.bias.tolist(), x.weights.ravel().tolist())
             for x in self.layers
         ]
-        return filter_set.pack(self.version, site_name, self.reference_ccel, layers)
+        return filter_set.pack(self.version, site_name, self.reference_ccel, layers, tests)
+
+    @property
+    def exchanges(self) -> int:
+        """How many layers read a halo."""
+        return sum(layer.kind == CONV3X3 for layer in self.layers)
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers and lists, the inverse of `from_json`."""

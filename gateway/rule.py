@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ABNORMAL_CCEL = 300
+from gateway.site import Cell
 
-Cell = tuple[int, int]
+ABNORMAL_CCEL = 300
 
 
 class Difference(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protocol.beacon import BITMAP_MAX
 from protocol.fixed import READING_MAX, READING_MIN
-from protocol.grid import BLOCK_SIDE, ROWS_MAX, neighbour_mask, node_name, parse_node_name
+from protocol.grid import BLOCK_SIDE, ROWS_MAX, SLOTS, neighbour_mask, neighbour_of, node_name, parse_node_name
 from protocol.topic import check_site
 
 CYCLE_S_MAX = 86_400
@@ -24,6 +24,7 @@ BLOCKS_MAX = 8 * BITMAP_MAX
 FILE_SIZE_MAX = 1_000_000
 KEYS = ("name", "rows", "cols", "holes", "cycle_s", "reference_celsius")
 
+# (row, column) of a node, or of a block among blocks.
 Cell = tuple[int, int]
 
 
@@ -79,6 +80,18 @@ class Site:
     def blocks(self) -> tuple[Cell, ...]:
         """The blocks (block row, block column) that hold at least one cell, in reading order."""
         return tuple(sorted({(row // BLOCK_SIDE, col // BLOCK_SIDE) for row, col in self.cells}))
+
+    @cached_property
+    def next_to_gateway(self) -> tuple[Cell, ...]:
+        """Whom the gateway hands its filter sets: the first cell of each part of the site that hangs together."""
+        waiting, entries = set(self.cells), []
+        while waiting:
+            entries.append(min(waiting))
+            reached = [min(waiting)]
+            while reached:
+                waiting.discard(cell := reached.pop())
+                reached += {neighbour_of(*cell, slot) for slot in range(SLOTS)} & waiting
+        return tuple(entries)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -145,9 +158,9 @@ def _site_of_table(table: dict[str, Any]) -> Site:
     for key in table:
         if key not in KEYS:
             raise SiteError(f"{key[:40]!r} is not a key of a site; write {', '.join(KEYS)}")
-    for key in ("name", "rows", "cols"):
+    for key, example in {"name": '"hall"', "rows": 17, "cols": 25}.items():
         if key not in table:
-            raise SiteError(f"{key}: is missing")
+            raise SiteError(f"{key}: is missing; write {key} = {example}")
     _check_name(table["name"])
     for key in ("rows", "cols"):  # before anything is made of them
         _check_range(key, table[key], 1, ROWS_MAX)

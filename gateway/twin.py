@@ -41,9 +41,14 @@ def units(filters: Filters, readings_ccel: Ints, present: Bools, neighbour_masks
     Returns:
         uint8 [rows, cols, channels]; zeros where no node computes.
     """
-    used = neighbour_masks & ~absence & _neighbours_where(present)
+    used = neighbour_masks & ~absence & neighbours_where(present)
     activations = _compute(filters, readings_ccel[np.newaxis], used[:, np.newaxis])[0]
     return np.where(present[..., np.newaxis], activations, np.uint8(0))
+
+
+def unit(layer: NodeLayer, inputs: Ints) -> Bytes:
+    """One node's activations of one layer: inputs int [taps], already centred in the first layer -> uint8 [out]."""
+    return _convolve(layer, inputs.astype(np.float64).reshape(-1, 1, 1, 1)).ravel().astype(np.uint8)
 
 
 def pool(activations: Bytes, pooled: Bools) -> NDArray[np.int16]:
@@ -81,7 +86,7 @@ def features(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) 
     for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
         part = slice(start, start + _CYCLES_AT_ONCE)
         has_reading = present[part] & site.mask
-        used = site.neighbour_masks & _neighbours_where(has_reading)
+        used = site.neighbour_masks & neighbours_where(has_reading)
         activations = _compute(filters, readings_ccel[part], np.broadcast_to(used, (exchanges, *used.shape)))
         result[part] = pool(activations, has_reading)
     return result
@@ -104,7 +109,7 @@ def computable(known: Bools, present: Bools, neighbour_masks: Bytes, absence: By
     """
     value = present
     for used in neighbour_masks & ~absence:
-        value = known & value & ((used & ~_neighbours_where(value)) == 0)
+        value = known & value & ((used & ~neighbours_where(value)) == 0)
     return value
 
 
@@ -140,7 +145,7 @@ def _convolve(layer: NodeLayer, taps: NDArray[np.float64]) -> NDArray[np.float64
     return activations.reshape(-1, *grid)
 
 
-def _neighbours_where(condition: Bools) -> Bytes:
+def neighbours_where(condition: Bools) -> Bytes:
     """Per node the slots whose node meets a condition: bool [..., rows, cols] -> uint8, one bit a slot."""
     bits = np.zeros(condition.shape, np.uint8)
     for slot, meets in _by_slot(condition):

@@ -3,6 +3,7 @@
 from firmware.pool import Block
 from firmware.trace import Trace
 from protocol import beacon, frame, health, report
+from protocol.filter_set import PHASES
 
 HEADER_FIELDS = ("row", "col", "run", "cycle", "version")
 
@@ -21,6 +22,8 @@ def pack(fields):
         return frame.activations(head, fields["exchange"], fields["activations"])
     if kind == "member":
         return frame.member(head, fields["absence"], fields["reading_ccel"], fields["activations"])
+    if kind == "filters":
+        return frame.filters(head, fields["highest"], PHASES.index(fields["phase"]), fields["refused"])
     if kind == "report":
         block = gathered(fields)
         return report.pack(head, fields["boot"], fields["seq"], block, block.features())

@@ -22,7 +22,8 @@ def replay(mesh):
     values = {}
     for cell, filters in nodes.items():
         inputs = [filters.inputs[layer] for layer in filters.exchanges]
-        halos[cell] = Neighbours(cell[0], cell[1], grid.neighbour_mask(cells, cell[0], cell[1]), inputs)
+        halos[cell] = Neighbours(cell[0], cell[1], grid.neighbour_mask(cells, cell[0], cell[1]))
+        halos[cell].use(inputs)
         values[cell] = (centred(readings[cell], found.reference_ccel),)
     for exchange in range(len(mesh["absence"])):
         values = _exchange(mesh, exchange, nodes, halos, values)

@@ -104,23 +104,23 @@ def test_a_crop_reads_as_it_is_written():
     "text", ["", "1:18", "1:18,2", "a:b,c:d", "-1:3,0:2", "1:18,311:336,", "1:18;311:336", "9" * 99]
 )
 def test_what_is_no_crop_is_refused(text):
-    with pytest.raises(DataError, match=r"^crop: '.*' is no crop; write rows and columns like 1:18,311:336$"):
+    with pytest.raises(DataError, match=r"^--crop '.*': is no crop; write rows and columns like 1:18,311:336$"):
         data.parse_crop(text)
 
 
 @pytest.mark.parametrize(("text", "axis"), [("3:3,0:5", "rows"), ("5:3,0:5", "rows"), ("0:5,0:256", "cols")])
 def test_an_empty_or_too_large_crop_is_refused_by_its_axis(text, axis):
-    with pytest.raises(DataError, match=rf"^crop: {axis} \d+:\d+ are not 1\.\.255 {axis}; write start:stop"):
+    with pytest.raises(DataError, match=rf"^--crop {text}: {axis} \d+:\d+ are not 1\.\.255 {axis}; write start:stop"):
         data.parse_crop(text)
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(DataError, match=r"^name: 'mars' is no field; write ostia or e1$"):
+    with pytest.raises(DataError, match=r"^data 'mars': is no field; write ostia or e1$"):
         data.extract("mars")
 
 
 def test_a_crop_outside_or_on_land_is_refused():
-    with pytest.raises(DataError, match=r"^crop: 10:19,0:5 does not lie in 0:18,0:432; write a smaller one$"):
+    with pytest.raises(DataError, match=r"^--crop 10:19,0:5: does not lie in 0:18,0:432; write a smaller one$"):
         data.extract("ostia", Crop(10, 19, 0, 5))
     land = np.argwhere((kelvin("ostia") > 1e19).all(axis=0))[0].tolist()
     with pytest.raises(DataError, match=r"holds no value of ostia; write another, like 1:18,311:336$"):

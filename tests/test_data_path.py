@@ -72,10 +72,11 @@ def test_a_reading_becomes_a_decision_stage_by_stage():
 
 def _hear(cell, filters, frames, reading_ccel):
     """A node's halo after all of its neighbours' frames, its own value in every gap."""
-    halo = Neighbours(*cell, neighbour_mask(CELLS, *cell), [filters.inputs[0]])
+    halo = Neighbours(*cell, neighbour_mask(CELLS, *cell))
+    halo.use([filters.inputs[0]])
     for data in (frames[other] for other in CELLS if other != cell):
         slot = halo.slot_of(frame.row_of(data), frame.col_of(data))
-        halo.hear(slot, True, True)
+        halo.hear(slot, True)
         halo.put(0, slot, (centred(frame.i16(data, frame.HEADER_SIZE), filters.reference_ccel),), 0, 1)
     assert 0 == halo.awaited(0)
     assert set(corner_slots(*cell)) >= {-1}

@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from gateway import twin
-from gateway.model import Filters
+from gateway.cycles import Record
+from gateway.decision import Decision
+from gateway.exactness import Comparison
+from gateway.gateway import Outcome
+from gateway.model import SPECS, Filters
 from gateway.rule import abnormal
 from gateway.site import site_of_cells
-from tools import readings
+from tools import cli, readings
+from tools.demo.plan import Options, Plan
+from tools.demo.run import wrong_readings
+from tools.mesh.mesh import Mesh, NodeKind
 
 SMALL_SITE = """
 name = "small"
@@ -61,7 +68,10 @@ def test_the_lounge_runs_on_425_micropython_nodes_with_32_kilobytes_each(spec):
     assert runtime.startswith("micropython")
     assert {"seed": 5850, "lean": 1170}[spec] == summary["exact"]["compared"]
     assert "mosquitto" in summary["broker"]
-    assert {"reading", "no_reading", "activations", "member", "report", "beacon"} == set(summary["ledger"]["kinds"])
+    kinds = {"reading", "no_reading", "activations", "member", "report", "beacon", "health"}
+    assert kinds <= set(summary["ledger"]["kinds"])
+    # Each node said once in ten cycles what it had counted.
+    assert 42.5 == summary["ledger"]["kinds"]["health"]["frames"]
     # Each node publishes its reading once (R0-7); seed has a second exchange, lean has not.
     assert 425 == summary["ledger"]["kinds"]["reading"]["frames"]
     assert {"seed": 425, "lean": 0}[spec] == summary["ledger"]["kinds"]["activations"]["frames"]
@@ -129,6 +139,55 @@ def test_twenty_killed_nodes_leave_the_rest_exact(tmp_path, seed, spec):
     check_files(out)
 
 
+@pytest.mark.slow
+def test_a_node_that_did_not_become_ready_is_named_and_makes_exit_code_1(small_site, monkeypatch, capsys):
+    def without_one(mesh, start=Mesh.start):
+        (mesh._folder / "n-01-01.json").unlink()
+        start(mesh)
+
+    monkeypatch.setattr(Mesh, "start", without_one)
+    options = {"cycles": 1, "train_cycles": 1, "runtime": "micropython", "heap": "64K", "as_json": True}
+    assert 1 == cli.demo(site=small_site, **options)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+    assert "1 nodes did not become ready, n-01-01 the first" in summary["problems"]
+    assert "ledger: without 1 nodes that did not say what they had counted: n-01-01" in summary["problems"]
+
+
+@pytest.mark.slow
+def test_the_host_of_all_nodes_that_ends_makes_exit_code_1(small_site, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tools.cli", "demo", "--json", "--cycles", "2000", "--site", str(small_site)]
+    running = subprocess.Popen([*command, "--runtime", "cpython", "--out", str(out)], stdout=subprocess.PIPE, text=True)
+    wait_for_cycles(out, 2)
+    (host,) = [pid for pid in children(running.pid) if "_host" in command_line(pid)]
+    os.kill(host, signal.SIGKILL)
+    summary = json.loads(running.communicate(timeout=FRESH_S)[0])
+    assert 1 == running.returncode
+    assert "the host of all nodes ended by itself" in summary["problems"]
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+
+
+def test_a_cycle_beyond_the_readings_is_a_problem_and_no_crash():
+    """A mesh that went ahead by itself comes to cycles that the sensors were given nothing for."""
+    site = site_of_cells("pair", {(0, 0), (0, 1)})
+    given = np.array([[2000, 2100], [2001, 2101]], np.int16)
+    plan = Plan(site, SPECS["lean"], NodeKind("cpython", None), given, np.ones((2, 2), np.bool_), None, Options())
+    said = {0: [2000, 2100], 1: [2001, 2999], 7: [0, 0]}
+    outcomes = [outcome_of(cycle, np.array([values], np.int16), has=cycle < 2) for cycle, values in said.items()]
+    assert [
+        "cycle 1: a node reported another reading than its sensor gave",
+        "cycle 7: there are readings for 2 only; the mesh went ahead by itself",
+    ] == wrong_readings(plan, outcomes)
+
+
+def outcome_of(cycle, readings_ccel, has):
+    """A decided cycle of a row of nodes that reported these readings, or none."""
+    there, absence = np.full(readings_ccel.shape, has), np.zeros((1, *readings_ccel.shape), np.uint8)
+    record = Record(cycle, np.zeros((1, 1, 5), np.int16), readings_ccel, there, there, absence, ~there, 0)
+    return Outcome(record, Decision((1.0, 0.0), False, None), 1, 1, Comparison(0, 0, 0))
+
+
 def test_ctrl_c_leaves_no_process_behind(small_site, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tools.cli", "demo", "--cycles", "100000", "--site", str(small_site)]
@@ -145,7 +204,7 @@ def test_ctrl_c_leaves_no_process_behind(small_site, tmp_path):
 
 
 WRONG = {
-    "an unknown spec": (["--spec", "zone"], "spec"),
+    "an unknown spec": (["--spec", "zone"], "--spec zone: is not seed or lean"),
     "an unknown mode": (["--mode", "event"], "--mode"),
     "an unknown runtime": (["--runtime", "pypy"], "--runtime"),
     "an unknown broker": (["--broker", "rabbit"], "--broker"),

@@ -23,7 +23,8 @@ CALLS = {
     "Filters.compute": "filters.compute(0)",
     "Neighbours.start_cycle": "neighbours.start_cycle()",
     "Neighbours.slot_of": "neighbours.slot_of(4, 3)",
-    "Neighbours.hear": "neighbours.hear(6, True, True)",
+    "Neighbours.hear": "neighbours.hear(6, True)",
+    "Neighbours.deny": "neighbours.deny(2)",
     "Neighbours.put": "neighbours.put(1, 6, frame, 3, 5)",
     "Neighbours.within": "neighbours.within(2)",
     "Neighbours.awaited": "neighbours.awaited(1)",
@@ -50,7 +51,8 @@ from protocol.frame import cycle_of, kind_of
 unpacked = filter_set.unpack({SET!r})
 first = unpacked.layers[0]
 filters = Filters(unpacked)
-neighbours = Neighbours(3, 3, 255, [filters.inputs[layer] for layer in filters.exchanges])
+neighbours = Neighbours(3, 3, 255)
+neighbours.use([filters.inputs[layer] for layer in filters.exchanges])
 block = Block(5, 2)
 trace = Trace()
 frame = memoryview(bytes(range(20)))

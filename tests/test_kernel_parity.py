@@ -49,7 +49,7 @@ def on_twin(unit):
 
 def device_kernel():
     """The kernel's name in the device build: the one function that is compiled to machine code."""
-    functions = [node for node in ast.parse(bundle("link")).body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in ast.parse(bundle("link")["link"]).body if isinstance(node, ast.FunctionDef)]
     (kernel,) = [function.name for function in functions if function.decorator_list]
     return kernel
 
@@ -109,8 +109,8 @@ def test_the_device_build_gives_the_golden_digest(device_build):
 
 
 def test_the_device_build_without_viper_has_no_machine_code():
-    assert "micropython.viper" in bundle("link")
-    assert "micropython." not in bundle("link", viper=False)
+    assert any("micropython.viper" in source for source in bundle("link").values())
+    assert not any("micropython." in source for source in bundle("link", viper=False).values())
 
 
 @pytest.mark.parametrize("march", ARCHITECTURES)

@@ -111,7 +111,8 @@ def test_a_refusal_names_the_file_the_field_the_value_and_what_would_be_right(tm
 
 
 def test_a_missing_key_and_an_unknown_key_are_named(tmp_path):
-    assert "site.toml: rows: is missing" == refusal(tmp_path, 'name = "a"\ncols = 2\n')
+    assert "site.toml: rows: is missing; write rows = 17" == refusal(tmp_path, 'name = "a"\ncols = 2\n')
+    assert 'site.toml: name: is missing; write name = "hall"' == refusal(tmp_path, "rows = 1\ncols = 2\n")
     assert "site.toml: 'colour' is not a key of a site" in refusal(tmp_path, HALL + "colour = 3\n")
 
 

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.site import Cell
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.grid import ROWS_MAX
 
 PACKAGE = "iris-sample-data"
 KELVIN_AT_0_C = 273.15
 _CROP = re.compile(r"(\d{1,6}):(\d{1,6}),(\d{1,6}):(\d{1,6})", re.ASCII)
-
-Cell = tuple[int, int]
 
 
 class DataError(ValueError):
@@ -94,11 +93,12 @@ def parse_crop(text: str) -> Crop:
     """
     match = _CROP.fullmatch(text)
     if not match:
-        raise DataError(f"crop: {text[:40]!r} is no crop; write rows and columns like 1:18,311:336")
+        raise DataError(f"--crop {text[:40]!r}: is no crop; write rows and columns like 1:18,311:336")
     crop = Crop(*(int(number) for number in match.groups()))
     for axis, start, stop in (("rows", *crop[:2]), ("cols", *crop[2:])):
         if not 1 <= stop - start <= ROWS_MAX:
-            raise DataError(f"crop: {axis} {start}:{stop} are not 1..{ROWS_MAX} {axis}; write start:stop like 1:18")
+            limits = f"1..{ROWS_MAX} {axis}"
+            raise DataError(f"--crop {text}: {axis} {start}:{stop} are not {limits}; write start:stop like 1:18")
     return crop
 
 
@@ -117,14 +117,14 @@ def extract(name: str, crop: Crop | None = None) -> Extract:
         DataError: no such field, the crop lies outside or holds no value, or the extra `data` is not installed.
     """
     if name not in FIELDS:
-        raise DataError(f"name: {name[:40]!r} is no field; write {' or '.join(FIELDS)}")
+        raise DataError(f"data {name[:40]!r}: is no field; write {' or '.join(FIELDS)}")
     field = FIELDS[name]
     crop = crop or field.crop
     kelvin = _load(field, crop)
     present = np.isfinite(kelvin)
     ever = present.any(axis=0)
     if not ever.any():
-        raise DataError(f"crop: {crop} holds no value of {name}; write another, like {field.crop}")
+        raise DataError(f"--crop {crop}: holds no value of {name}; write another, like {field.crop}")
     ccel = _ccel(np.where(present, kelvin, KELVIN_AT_0_C))
     cells = [(int(row), int(col)) for row, col in np.argwhere(ever)]
     description = (
@@ -153,7 +153,7 @@ def _crop_of(variable: Any, crop: Crop) -> NDArray[np.float64]:
     """A crop of a [time, row, col] variable of h5py."""
     _, rows, cols = variable.shape
     if crop.row_stop > rows or crop.col_stop > cols:
-        raise DataError(f"crop: {crop} does not lie in 0:{rows},0:{cols}; write a smaller one")
+        raise DataError(f"--crop {crop}: does not lie in 0:{rows},0:{cols}; write a smaller one")
     values = variable[:, crop.row_start : crop.row_stop, crop.col_start : crop.col_stop]
     kelvin: NDArray[np.float64] = values.astype(np.float64)
     if "_FillValue" in variable.attrs:

@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.site import Cell
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.grid import node_name, parse_node_name
 
@@ -32,8 +33,6 @@ _WHOLE = re.compile(r"\d{1,20}", re.ASCII)
 _HUNDREDTH = Decimal("0.01")
 # Sensors have few distinct values, so nearly every field is one seen before.
 _REMEMBERED = 1 << 16
-
-Cell = tuple[int, int]
 
 
 class ReadingsError(ValueError):

@@ -10,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.site import Cell
 from protocol.grid import ROWS_MAX
 
 LOUNGE_CELLS = 425
@@ -17,8 +18,6 @@ LOUNGE_CELLS = 425
 SLOT_S_MIN, SLOT_S_MAX = 60, 86_400
 # A longer step of the heat balance would stay stable, but smooth too slowly to be true.
 STEP_S_MAX = 900
-
-Cell = tuple[int, int]
 
 
 class Stream(IntEnum):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
@@ -15,6 +14,7 @@ from protocol.grid import BLOCK_SIDE
 # Cold to hot, as weather maps do; 256-colour numbers, for terminals without true colour.
 _COLOURS = (21, 27, 33, 39, 51, 50, 48, 118, 190, 226, 220, 214, 208, 202, 196)
 _CELL = "  "
+_NO_READING = -1
 
 
 def show(console: Console, summary: dict[str, Any], outcomes: list[Outcome]) -> None:
@@ -24,34 +24,39 @@ def show(console: Console, summary: dict[str, Any], outcomes: list[Outcome]) -> 
     console.print(_facts(summary, outcomes))
     if summary["ledger"]:
         console.print(_bill(summary["ledger"]))
-    for note in summary["notes"]:
-        console.print(f"[yellow]note[/]: {note}")
-    for problem in summary["problems"]:
-        console.print(f"[red]problem[/]: {problem}")
+    for word, colour in (("note", "yellow"), ("problem", "red")):
+        for line in summary[f"{word}s"]:
+            # As Text: others' words may hold what rich takes for its markup.
+            console.print(Text.assemble((word, colour), f": {line}"))
 
 
 def _room(outcome: Outcome) -> Panel:
     record, where = outcome.record, outcome.decision.where
-    values = np.where(record.has_reading, record.readings_ccel / 100, np.nan)
-    block = (where[0] * BLOCK_SIDE, where[1] * BLOCK_SIDE) if where else None
-    lines = [_row(values, row, block) for row in range(len(values))]
-    low, high = (np.nanmin(values), np.nanmax(values)) if record.has_reading.any() else (0.0, 0.0)
-    word = f"abnormal at block {where[0]}, {where[1]} (marked)" if where else "normal"
-    title = f"cycle {record.cycle}: {word}; {low:.1f} to {high:.1f} degrees Celsius"
-    return Panel(Group(*lines), title=title, expand=False)
+    degrees = record.readings_ccel / 100
+    there = degrees[record.has_reading]
+    low, high = (there.min(), there.max()) if there.size else (0.0, 0.0)
+    share = (degrees - low) / (high - low) if high > low else np.full_like(degrees, 0.5)
+    places = np.clip(share * len(_COLOURS), 0, len(_COLOURS) - 1).astype(np.int64)
+    marked = np.zeros(places.shape, np.bool_)
+    word = "abnormal" if outcome.decision.abnormal else "normal"
+    span = f"{low:.1f} to {high:.1f} degrees Celsius" if there.size else "no readings"
+    if where:
+        word = f"abnormal at block {where[0]}, {where[1]} (marked)"
+        top, left = where[0] * BLOCK_SIDE, where[1] * BLOCK_SIDE
+        marked[top : top + BLOCK_SIDE, left : left + BLOCK_SIDE] = True
+    rows = zip(np.where(record.has_reading, places, _NO_READING).tolist(), marked.tolist(), strict=True)
+    lines = Group(*(_row(*row) for row in rows))
+    return Panel(lines, title=f"cycle {record.cycle}: {word}; {span}", expand=False)
 
 
-def _row(values: NDArray[np.float64], row: int, block: tuple[int, int] | None) -> Text:
-    low, high = np.nanmin(values), np.nanmax(values)
+def _row(places: list[int], marked: list[bool]) -> Text:
+    """A row of the room: each cell's place among the colours, and whether it is marked."""
     line = Text()
-    for col, value in enumerate(values[row]):
-        marked = block is not None and block[0] <= row < block[0] + 2 and block[1] <= col < block[1] + 2
-        if np.isnan(value):
+    for place, is_marked in zip(places, marked, strict=True):
+        if place == _NO_READING:
             line.append(_CELL)
-            continue
-        share = (value - low) / (high - low) if high > low else 0.5
-        colour = _COLOURS[min(int(share * len(_COLOURS)), len(_COLOURS) - 1)]
-        line.append("[]" if marked else _CELL, style=f"bold black on color({colour})")
+        else:
+            line.append("[]" if is_marked else _CELL, style=f"bold black on color({_COLOURS[place]})")
     return line
 
 
@@ -73,7 +78,7 @@ def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
     table.add_column(style="bold")
     table.add_column()
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.model import ModelSpec, spec_named
+from gateway.model import SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
 from protocol.grid import node_name
 from sim.field.lounge import simulate
@@ -35,6 +35,7 @@ class Options(NamedTuple):
     spec: str = "seed"
     mode: str = "always"
     cycles: int | None = None
+    train_cycles: int | None = None
     seed: int = 0
     broker: str = "auto"
     runtime: str = "auto"
@@ -81,7 +82,8 @@ def make_plan(options: Options, stage: Stage) -> Plan:
     Raises:
         DemoError, and the errors of the files and options that are named: one line each.
     """
-    spec = spec_named(options.spec)
+    if options.spec not in SPECS:
+        raise DemoError(f"--spec {options.spec}: is not {' or '.join(SPECS)}")
     if options.mode != "always":
         raise DemoError(f"--mode {options.mode}: is not always, the only mode so far")
     kind = node_kind(options.runtime, options.heap)
@@ -94,7 +96,7 @@ def make_plan(options: Options, stage: Stage) -> Plan:
         site = site or lounge()
         values = _simulated(site, options, stage)
         present = np.ones_like(values, np.bool_)
-    return Plan(site, spec, kind, values, present, options.cycles, options)
+    return Plan(site, SPECS[options.spec], kind, values, present, options.cycles, options)
 
 
 def _by_site(file: readings_file.Readings, site: Site, options: Options) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:

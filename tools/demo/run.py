@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import ledger, service
+from gateway import keys, ledger, service, wave
 from gateway.broker import Broker, open_broker
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.link import Link
@@ -21,7 +21,7 @@ from gateway.rule import abnormal
 from gateway.site import Cell, Site
 from protocol import topic
 from protocol.grid import node_name
-from tools.demo.plan import Options, make_plan
+from tools.demo.plan import Options, Plan, make_plan
 from tools.mesh.mesh import Mesh, parse_heap
 from tools.model_choice import Stage, choose_model
 from tools.results import Results
@@ -31,6 +31,10 @@ PERIOD_MS = 60_000
 READY_S_MAX = 120.0
 HEALTH_S_MAX = 15.0
 LAST_WORDS_S_MAX = 5.0
+# A new set is confirmed after three completed cycles, and the nodes' word of it comes with the next one.
+CYCLES_AFTER_SWITCH = 5
+WAVE_PERIOD_S = 2.0
+WAVE_S_MAX = 120.0
 PROBLEMS_MAX = 50
 RECORD = np.dtype([("present", "u1"), ("ccel", "<i2")])
 
@@ -57,7 +61,12 @@ class Clock:
 
 
 class Demo:
-    """One run; what it finds out is kept in lists until the summary."""
+    """One run; what it finds out is kept in lists until the summary.
+
+    Attributes:
+        outcomes, problems, notes: so far.
+        complete: every node became ready, and the host of all nodes lived to the end.
+    """
 
     def __init__(self, options: Options, stage: Stage):
         """Nothing is started yet."""
@@ -65,6 +74,8 @@ class Demo:
         self.outcomes: list[Outcome] = []
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.complete = True
+        self.key = Ed25519PrivateKey.generate()
         self._stage = stage
         self._clock = Clock()
 
@@ -90,8 +101,9 @@ class Demo:
                 mesh = stack.enter_context(Mesh(site, self.plan.kind, folder))
                 self._start_nodes(broker, mesh, folder, gateway, link)
             before = self._ask_health(gateway, link)
+            gateway.traffic.clear()  # counted from here to the second question, as the nodes count
             self._run_cycles(broker, gateway, link, mesh, results)
-            spent = ledger.spent(before, self._ask_health(gateway, link))
+            spent = ledger.spent(site.cells, before, self._ask_health(gateway, link))
             self._look_for_problems(gateway, link, mesh, spent)
             summary = self._summary(broker, gateway, spent)
             if results:
@@ -114,6 +126,7 @@ class Demo:
         mesh.prepare(
             broker,
             self.model.filters.pack(gateway.site.name),
+            keys.public_hex(self.key),
             {cell: sensor | {"index": index} for index, cell in enumerate(cells)},
         )
         mesh.start()
@@ -124,18 +137,20 @@ class Demo:
             progress(ready, len(cells))
             return ready + len(mesh.ended) >= len(cells) or mesh.host_ended
 
-        if not service.listen_until(gateway, link, all_ready, READY_S_MAX) or mesh.ended:
-            missing = [cell for cell in cells if gateway.states.get(cell) != "ready"]
-            first = node_name(*missing[0]) if missing else "none"
-            self.problems.append(f"{len(missing)} nodes did not become ready, {first} the first")
+        service.listen_until(gateway, link, all_ready, READY_S_MAX)
+        missing = [cell for cell in cells if gateway.states.get(cell) != "ready"]
+        if missing:
+            self.complete = False
+            self.problems.append(f"{len(missing)} nodes did not become ready, {node_name(*missing[0])} the first")
 
-    def _ask_health(self, gateway: Gateway, link: Link) -> dict[Cell, NDArray[np.uint32]]:
+    def _ask_health(self, gateway: Gateway, link: Link) -> dict[Cell, ledger.Health]:
         """Every node's counters as they are now; nodes that do not answer are left out."""
         gateway.health.clear()
         alive = {cell for cell, state in gateway.states.items() if state == "ready"}
         link.publish_beacon(gateway.ask_health())
         service.listen_until(gateway, link, lambda: gateway.health.keys() >= alive, HEALTH_S_MAX)
-        return dict(gateway.health)
+        boots = {cell: facts.get("boot") for cell, facts in gateway.about.items()}
+        return {cell: ledger.Health(boots.get(cell), counters) for cell, counters in gateway.health.items()}
 
     def _run_cycles(
         self, broker: Broker, gateway: Gateway, link: Link, mesh: Mesh, results: Results | None
@@ -143,9 +158,11 @@ class Demo:
         cycles, note = self.plan.cycles(broker.name)
         if note:
             self.notes.append(note)
-        gateway.taken.clear()
         progress = self._stage("running cycles")
+        train_cycles = min(self.options.train_cycles or cycles // 2, cycles)
         for done in range(cycles):
+            if done == train_cycles:
+                self._send_wave(gateway, link)
             with self._clock.part("cycles"):
                 outcome = service.run_cycle(gateway, link)
             self.outcomes.append(outcome)
@@ -153,33 +170,43 @@ class Demo:
                 results.add(outcome)
             progress(done + 1, cycles)
             if mesh.host_ended:
+                self.complete = False
                 break
-        self.taken = Counter(gateway.taken)
+            if gateway.rollout and not gateway.rollout.switched:
+                with self._clock.part("wave"):
+                    self._give_time(gateway, link, cycles - done - 1)
 
-    def _look_for_problems(self, gateway: Gateway, link: Link, mesh: Mesh, spent: NDArray[np.int64]) -> None:
-        found = mesh.problems()
+    def _send_wave(self, gateway: Gateway, link: Link) -> None:
+        """Roll out what was learned if it is better, else the same filters under the next version."""
+        filters = replace(self.model.filters, version=gateway.highest_version + 1)
+        model = replace(self.model, filters=filters, head=replace(self.model.head))
+        data = wave.signed(filters, gateway.site.name, self.key)
+        gateway.push(model, data)
+        link.publish_wave(data)
+
+    def _give_time(self, gateway: Gateway, link: Link, cycles_left: int) -> None:
+        """While a wave is on its way cycles follow each other slowly; the last ones wait until it is everywhere."""
+        version = gateway.rollout.model.filters.version if gateway.rollout else 0
+
+        def everywhere() -> bool:
+            held = gateway.holdings
+            return all(cell in held and held[cell].holds(version) for cell in gateway.site.cells)
+
+        is_last = cycles_left <= CYCLES_AFTER_SWITCH
+        service.listen_until(gateway, link, everywhere, WAVE_S_MAX if is_last else WAVE_PERIOD_S)
+
+    def _look_for_problems(self, gateway: Gateway, link: Link, mesh: Mesh, spent: ledger.Spent) -> None:
+        found = mesh.problems() + spent.problems()
         found += [f"gateway: {count} x {name}" for name, count in gateway.faults.items() if count]
-        found += [f"nodes: {count} x {name}" for name, count in ledger.faults(spent).items()]
+        found += [f"nodes: {count} x {name}" for name, count in ledger.faults(spent.counters).items()]
         if link.dropped:
             found.append(f"gateway: {link.dropped} messages found its queue full")
         late = sum(outcome.record.late for outcome in self.outcomes)
         if late:
             found.append(f"{late} values came late or never")
-        found += self._wrong_readings() + self._wrong_heaps(gateway)
+        found += wrong_readings(self.plan, self.outcomes) + self._wrong_heaps(gateway)
         more = len(found) - PROBLEMS_MAX
         self.problems += found[:PROBLEMS_MAX] + ([f"and {more} more"] if more > 0 else [])
-
-    def _wrong_readings(self) -> list[str]:
-        """Cycles in which a node reported another reading than its sensor was given."""
-        rows, cols = np.array(self.plan.site.cells).T
-        wrong = []
-        for outcome in self.outcomes:
-            record = outcome.record
-            has = record.has_reading[rows, cols]
-            given = self.plan.readings_ccel[record.cycle], self.plan.present[record.cycle]
-            if (has & ~given[1]).any() or (record.readings_ccel[rows, cols][has] != given[0][has]).any():
-                wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
-        return wrong
 
     def _wrong_heaps(self, gateway: Gateway) -> list[str]:
         """Nodes whose heap is not the one that was asked for: the interpreter keeps a little for itself."""
@@ -193,7 +220,21 @@ class Demo:
             if not isinstance(heap, int) or not 0.9 * size <= heap <= size
         ]
 
-    def _summary(self, broker: Broker, gateway: Gateway, spent: NDArray[np.int64]) -> dict[str, Any]:
+    def _filters(self, gateway: Gateway, spent: ledger.Spent) -> dict[str, Any]:
+        """What became of the wave; `cycles` counts the cycles that were computed with each version."""
+        to = gateway.rollout.model.filters.version if gateway.rollout else None
+        held = gateway.holdings.values()
+        faults = ledger.faults(spent.counters)
+        return {
+            "from": self.model.filters.version,
+            "to": to,
+            "accepted": False,
+            "confirmed": sum(h.version == to and h.phase_name == "confirmed" for h in held),
+            "refused": sum(count for name, count in faults.items() if name.startswith("refused")),
+            "cycles": dict(Counter(str(outcome.filter_version) for outcome in self.outcomes)),
+        }
+
+    def _summary(self, broker: Broker, gateway: Gateway, spent: ledger.Spent) -> dict[str, Any]:
         runtimes = Counter(str(facts.get("runtime")) for facts in gateway.about.values())
         cycles = len(self.outcomes)
         return {
@@ -209,9 +250,9 @@ class Demo:
                 "compared": sum(outcome.exact.compared for outcome in self.outcomes),
                 "equal": sum(outcome.exact.equal for outcome in self.outcomes),
             },
-            "filters": {"from": self.model.filters.version} | dict.fromkeys(("to", "accepted", "confirmed", "refused")),
+            "filters": self._filters(gateway, spent),
             "accuracy": accuracy(self.outcomes),
-            "ledger": ledger.ledger(self.plan.site, spent, self.taken, cycles) if cycles else None,
+            "ledger": ledger.ledger(self.plan.site, spent, gateway.traffic, cycles) if cycles else None,
             "seconds": self._clock.stop(),
             "notes": self.notes,
             "problems": self.problems,
@@ -228,6 +269,22 @@ def _leave_nothing_behind(gateway: Gateway, link: Link) -> None:
     service.listen_until(gateway, link, lambda: set(gateway.states.values()) <= {"lost"}, LAST_WORDS_S_MAX)
     cells, name = gateway.states.keys() | gateway.about.keys(), gateway.site.name
     link.clear_retained([topic.of_node(name, *cell, leaf) for cell in cells for leaf in ("state", "about")])
+
+
+def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
+    """A line for each cycle in which a node reported another reading than its sensor was given."""
+    rows, cols = np.array(plan.site.cells).T
+    there = len(plan.readings_ccel)
+    wrong = []
+    for record in (outcome.record for outcome in outcomes):
+        if record.cycle >= there:
+            wrong.append(f"cycle {record.cycle}: there are readings for {there} only; the mesh went ahead by itself")
+            continue
+        has = record.has_reading[rows, cols]
+        given_ccel, present = plan.readings_ccel[record.cycle], plan.present[record.cycle]
+        if (has & ~present).any() or (record.readings_ccel[rows, cols][has] != given_ccel[has]).any():
+            wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
+    return wrong
 
 
 def accuracy(outcomes: list[Outcome]) -> dict[str, float | None]:

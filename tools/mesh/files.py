@@ -8,26 +8,34 @@ from typing import Any
 from gateway.site import Cell, Site
 from protocol.grid import node_name
 
-FILTERS_NAME = "filters.bin"
+FILTERS_SUFFIX = ".filters"
 KEEPALIVE_S = 60
 
 
 def write_node_files(
-    folder: Path, site: Site, address: tuple[str, int], filters: bytes, sensors: Mapping[Cell, dict[str, Any]]
+    folder: Path,
+    site: Site,
+    address: tuple[str, int],
+    filters: bytes,
+    key: str,
+    sensors: Mapping[Cell, dict[str, Any]],
 ) -> None:
-    """Write `filters.bin` and a `n-RR-CC.json` for each node (firmware/config.py lists the fields).
+    """Write a `n-RR-CC.json` (firmware/config.py lists the fields) and a `n-RR-CC.filters` for each node.
+
+    Filters that are there already stay as they are: newer ones may have come with a wave.
 
     Args:
         folder: made when it is missing.
         site: where nodes stand.
         address: host and port of the broker, as the nodes reach it.
-        filters: the packed filter set.
+        filters: the packed filter set that a new node starts with.
+        key: the site's public key, 64 hex digits, or "".
         sensors: the `sensor` table of each node's configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILTERS_NAME).write_bytes(filters)
     masks = site.neighbour_masks
     for row, col in site.cells:
+        name = node_name(row, col)
         config = {
             "site": site.name,
             "row": row,
@@ -36,7 +44,11 @@ def write_node_files(
             "host": address[0],
             "port": address[1],
             "keepalive_s": KEEPALIVE_S,
-            "filters": FILTERS_NAME,
+            "filters": name + FILTERS_SUFFIX,
+            "key": key,
+            "next_to_gateway": (row, col) in site.next_to_gateway,
             "sensor": sensors[row, col],
         }
-        (folder / f"{node_name(row, col)}.json").write_text(json.dumps(config))
+        (folder / f"{name}.json").write_text(json.dumps(config))
+        if not (folder / (name + FILTERS_SUFFIX)).exists():
+            (folder / (name + FILTERS_SUFFIX)).write_bytes(filters)

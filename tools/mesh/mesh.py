@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -94,23 +95,28 @@ class Mesh:
         self._folder = folder
         self._host: subprocess.Popen[str] | None = None
 
-    def prepare(self, broker: Broker, filters: bytes, sensors: dict[Cell, dict[str, Any]]) -> None:
+    def prepare(self, broker: Broker, filters: bytes, key: str, sensors: dict[Cell, dict[str, Any]]) -> None:
         """Write what lies in each node's flash.
 
         Args:
             broker: what the nodes connect to.
             filters: the packed filter set.
+            key: the site's public key, 64 hex digits, or "" for nodes that take no other filters.
             sensors: the `sensor` table of each node's configuration (firmware/config.py).
 
         Raises:
             tools.flash.build.BuildError: the device build fails.
         """
-        write_node_files(self._folder, self._site, (broker.host, broker.port), filters, sensors)
+        write_node_files(self._folder, self._site, (broker.host, broker.port), filters, key, sensors)
         if self._kind.runtime == "micropython":
             build(self._folder / "flash")
 
     def start(self) -> None:
-        """Start every node of the site."""
+        """Start every node of the site.
+
+        Raises:
+            MeshError: the host of all nodes ended at once.
+        """
         if self._kind.runtime == "micropython":
             # -P: the host's own folder shall shadow no module of the standard library.
             command = [sys.executable, "-P", str(Path(__file__).with_name("fork_host.py"))]
@@ -124,7 +130,11 @@ class Mesh:
         self._tell({"start": names, "folder": str(self._folder.resolve()), "heap": self._kind.heap})
 
     def kill(self, cells: list[Cell]) -> None:
-        """End nodes as a power cut would."""
+        """End nodes as a power cut would.
+
+        Raises:
+            MeshError: the host of all nodes is gone, and they with it.
+        """
         self._tell({"kill": [node_name(row, col) for row, col in cells]})
 
     def problems(self) -> list[str]:
@@ -137,7 +147,8 @@ class Mesh:
         host, self._host = self._host, None
         if host is None or host.stdin is None:
             return
-        host.stdin.close()
+        with suppress(BrokenPipeError):  # an order that found the host gone still waits in the pipe
+            host.stdin.close()
         try:
             host.wait(STOP_S_MAX)
         except subprocess.TimeoutExpired:
@@ -155,8 +166,12 @@ class Mesh:
     def _tell(self, order: dict[str, Any]) -> None:
         if self._host is None or self._host.stdin is None:
             raise RuntimeError("mesh: not started")
-        self._host.stdin.write(json.dumps(order) + "\n")
-        self._host.stdin.flush()
+        try:
+            self._host.stdin.write(json.dumps(order) + "\n")
+            self._host.stdin.flush()
+        except BrokenPipeError:
+            code = self._host.wait()
+            raise MeshError(f"nodes: the host of all of them ended with code {code}; start the mesh again") from None
 
     def _hear(self) -> None:
         host = self._host

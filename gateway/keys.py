@@ -1,0 +1,64 @@
+"""A site's key pair: the gateway signs filter sets with it, nodes hold the public half."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+NAME = "site-key.pem"
+
+
+class SiteKeyError(ValueError):
+    """The key cannot be used; one line that names the file and the remedy."""
+
+
+def load_or_make(folder: Path) -> Ed25519PrivateKey:
+    """The site's private key, made on the first call: PEM, PKCS8, readable by its owner only.
+
+    Raises:
+        SiteKeyError: the file cannot be read or written, or holds no Ed25519 key.
+    """
+    path = folder / NAME
+    try:
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(path, Ed25519PrivateKey.generate())
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise SiteKeyError(f"{path}: {error.strerror or error}; the gateway signs filter sets with this key") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SiteKeyError(f"{path}: holds no Ed25519 key; put it back from a backup, for nodes trust no other")
+    return key
+
+
+def public_hex(key: Ed25519PrivateKey) -> str:
+    """The public half as nodes have it in their configuration, 64 hex digits."""
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+
+def fingerprint(key: Ed25519PrivateKey) -> str:
+    """Short enough to compare two keys by eye: the first 16 hex digits of the public half's SHA-256."""
+    return hashlib.sha256(bytes.fromhex(public_hex(key))).hexdigest()[:16]
+
+
+def _write(path: Path, key: Ed25519PrivateKey) -> None:
+    """All of it or nothing, and never readable by others."""
+    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    scratch = path.with_suffix(".new")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

@@ -1,0 +1,128 @@
+"""Messages that nobody means: honest ones with bytes changed, cut or made longer, and random bytes, on every topic."""
+
+import json
+import random
+
+import numpy as np
+from mesh_in_memory import RUN
+from node_bench import quiet_mesh
+
+from firmware import start
+from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
+from protocol import beacon, frame, topic
+from protocol.filter_set import CONFIRMED
+from protocol.health import COUNTERS
+
+SIZE_MAX = 600
+LEAVES = ("state", "about", "health")
+# How often each kind is the beginning of a message. A beacon reaches every node, and a believed one starts a cycle.
+WEIGHTS = {"random": 20, "beacon": 1, "reading": 8, "no_reading": 2, "activations": 8, "member": 6, "report": 12}
+WEIGHTS |= {"filters": 2} | dict.fromkeys(LEAVES, 4)
+
+
+class Noise:
+    """A seeded source of (topic, payload).
+
+    No message that is whole takes a node from the gateway: whoever may say `lost` in a node's name is believed.
+
+    Attributes:
+        cycle: what most of the frames claim to be of, or up to three cycles later.
+    """
+
+    def __init__(self, seed, site):
+        self.cycle = 0
+        self._random = random.Random(seed)
+        self._honest = honest_messages(site)
+        self._topics = all_topics(site)
+
+    def message(self):
+        dice = self._random
+        (kind,) = dice.choices(list(WEIGHTS), WEIGHTS.values())
+        if kind == "random":
+            return dice.choice(self._topics), self._random_bytes()
+        name, payload = dice.choice(self._honest[kind])
+        if dice.random() < 0.2:
+            name = dice.choice(self._topics)
+        return name, bytes(self._changed(self._dated(kind, bytearray(payload))))
+
+    def _random_bytes(self):
+        dice = self._random
+        noise = bytearray(dice.randbytes(dice.randint(0, dice.choice((40, SIZE_MAX)))))
+        if noise and dice.random() < 0.5:
+            noise[0] = frame.WIRE_VERSION << 4 | dice.randint(0, len(frame.KINDS))
+        return bytes(noise)
+
+    def _dated(self, kind, payload):
+        cycle = self.cycle + self._random.randint(0, 3)
+        if kind == "beacon":
+            payload[6:10] = (cycle & 0xFFFFFFFF).to_bytes(4, "little")
+        elif kind in frame.KINDS:
+            payload[4:6] = (cycle & 0xFFFF).to_bytes(2, "little")
+        return payload
+
+    def _changed(self, payload):
+        dice = self._random
+        for _ in range(dice.choice((0, 1, 1, 2, 5))):
+            payload[dice.randrange(len(payload))] = dice.randrange(256)
+        end = dice.random()
+        if end < 0.1:
+            return payload[: dice.randrange(len(payload) + 1)]
+        return payload + dice.randbytes(dice.randint(1, 20)) if end > 0.9 else payload
+
+
+def honest_messages(site):
+    """By kind the (topic, payload) of three cycles of a mesh, and what a node says of itself."""
+    mesh = quiet_mesh(site, readings={site.cells[-1]: [None] * 60})
+    honest = {kind: [] for kind in WEIGHTS if kind != "random"}
+    for _ in range(3):
+        mesh.run_cycle()
+    for cell, destination, data in mesh.sent:
+        honest[frame.KINDS[data[0] & 15]].append((topic_of(site, cell, destination), data))
+    for cell in site.cells:
+        data = frame.filters(frame.header(frame.FILTERS, *cell, RUN, 0, 1), 1, CONFIRMED, 0)
+        honest["filters"] += [(topic_of(site, cell, where), data) for where in (TO_HALO, TO_GATEWAY)]
+    beacons = mesh.gateway.start_cycle(0), mesh.gateway.ask_health()
+    honest["beacon"] = [(topic.cycle(site.name), data) for data in beacons]
+    said = {"state": b"ready", "about": json.dumps(start.about(7, 1)).encode(), "health": bytes(4 * COUNTERS)}
+    for cell in site.cells:
+        for leaf in LEAVES:
+            honest[leaf].append((topic.of_node(site.name, *cell, leaf), said[leaf]))
+    return honest
+
+
+def topic_of(site, cell, destination):
+    if destination == TO_BLOCK:
+        return topic.of_block(site.name, *cell)
+    return topic.of_node(site.name, *cell, {TO_HALO: "halo", TO_GATEWAY: "up"}[destination])
+
+
+def all_topics(site):
+    """Every topic that a node or the gateway hears."""
+    names = {topic.cycle(site.name)}
+    for cell in site.cells:
+        names |= {topic.of_block(site.name, *cell)}
+        names |= {topic.of_node(site.name, *cell, leaf) for leaf in ("halo", "up", *LEAVES)}
+    return sorted(names)
+
+
+def hearers(site):
+    """By topic the cells of the nodes that hear it."""
+    found = {name: [] for name in all_topics(site)}
+    for cell in site.cells:
+        for name in start.heard_topics(site.name, *cell, int(site.neighbour_masks[cell])):
+            found[name].append(cell)
+    return found
+
+
+def verdict(site, cell, data):
+    """What a node has to count a frame as whatever it is doing: "malformed", "stranger", "own" or None: it depends."""
+    kind = frame.kind_of(data)
+    if kind in (0, frame.REPORT):
+        return "malformed"
+    if kind == frame.BEACON:
+        return "malformed" if beacon.unpack(data) is None else None
+    sender = frame.row_of(data), frame.col_of(data)
+    if sender == cell:
+        return "own"
+    away = np.abs(np.subtract(sender, cell)).max()
+    return None if away == 1 and sender in site.cells else "stranger"

@@ -1,0 +1,134 @@
+"""The ledger: whose counters are summed, who is named instead, and what a cycle comes to by hand."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from gateway import ledger
+from gateway.ledger import Health, spent
+from gateway.site import site_of_cells
+from protocol import frame
+from protocol.health import (
+    COUNTERS,
+    DEADLINE,
+    MQTT_BYTES_IN,
+    MQTT_BYTES_OUT,
+    MQTT_PACKETS_IN,
+    MQTT_PACKETS_OUT,
+    SENT,
+    SENT_BYTES,
+)
+
+SITE = site_of_cells("pair", {(0, 0), (0, 1)})
+FIRST, SECOND = SITE.cells
+# tm/1/pair/n/n-00-00/health, .../up and tm/1/pair/cycle
+HEALTH = 4 * COUNTERS
+HEALTH_TOPIC, UP_TOPIC, CYCLE_TOPIC = 26, 22, 15
+
+
+def health(boot=1, at=None):
+    """A health message with some counters set, by place."""
+    found = np.zeros(COUNTERS, np.uint32)
+    for place, value in (at or {}).items():
+        found[place] = value
+    return Health(boot, found)
+
+
+def counted(nodes=2, at=None):
+    """What nodes spent, worked out."""
+    return ledger.Spent(health(at=at).counters.astype(np.int64), nodes, (), ())
+
+
+# Whose counters
+
+
+def test_the_differences_of_all_nodes_are_summed():
+    before = {FIRST: health(at={SENT: 10}), SECOND: health(2, {SENT: 5, DEADLINE: 1})}
+    after = {FIRST: health(at={SENT: 13}), SECOND: health(2, {SENT: 9, DEADLINE: 1})}
+    found = spent(SITE.cells, before, after)
+    assert (7, 0, 2) == (found.counters[SENT], found.counters[DEADLINE], found.nodes)
+    assert [] == found.problems()
+
+
+def test_a_counter_that_wrapped_at_2_to_the_30_is_summed_rightly():
+    before, after = ({FIRST: health(at={SENT: value})} for value in ((1 << 30) - 2, 3))
+    assert 5 == spent([FIRST], before, after).counters[SENT]
+
+
+def test_a_node_that_started_anew_is_left_out_of_the_sums_and_named():
+    before = {FIRST: health(7, {SENT: 100}), SECOND: health(8, {SENT: 100})}
+    after = {FIRST: health(7, {SENT: 104}), SECOND: health(9, {SENT: 1})}
+    found = spent(SITE.cells, before, after)
+    assert (4, 1) == (found.counters[SENT], found.nodes)
+    assert ["ledger: without 1 nodes that started anew meanwhile: n-00-01"] == found.problems()
+
+
+@pytest.mark.parametrize("silent_before", [True, False])
+@pytest.mark.parametrize("silent_after", [True, False])
+def test_a_node_that_did_not_answer_twice_is_left_out_of_the_sums_and_named(silent_before, silent_after):
+    before = {FIRST: health()} | ({} if silent_before else {SECOND: health(at={SENT: 1})})
+    after = {FIRST: health()} | ({} if silent_after else {SECOND: health(at={SENT: 3})})
+    found = spent(SITE.cells, before, after)
+    if silent_before or silent_after:
+        assert (0, 1) == (found.counters[SENT], found.nodes)
+        assert ["ledger: without 1 nodes that did not say what they had counted: n-00-01"] == found.problems()
+    else:
+        assert (2, 2, []) == (found.counters[SENT], found.nodes, found.problems())
+
+
+def test_of_many_nodes_left_out_five_are_named():
+    cells = [(0, col) for col in range(7)]
+    (line,) = spent(cells, {}, {}).problems()
+    assert line.endswith(": n-00-00, n-00-01, n-00-02, n-00-03, n-00-04 and 2 more")
+
+
+# What a cycle comes to
+
+
+def test_frames_and_control_traffic_are_rows_and_the_total_is_their_sum():
+    """In two cycles: four readings, three beacons of 29 bytes (the third asked for health), a health message a node."""
+    at = {SENT + frame.READING: 4, SENT_BYTES + frame.READING: 40}
+    found = ledger.ledger(SITE, counted(at=at), Counter(beacons=3, beacon_bytes=87), 2)
+    assert {"frames": 2, "bytes": 20} == found["kinds"]["reading"]
+    assert {"frames": 1.5, "bytes": 43.5} == found["kinds"]["beacon"]
+    assert {"frames": 1, "bytes": HEALTH} == found["kinds"]["health"]
+    assert {"frames": 4.5, "bytes": 63.5 + HEALTH} == found["total"]
+    assert {"frames": 1.5, "bytes": 10 + HEALTH / 2} == found["per_node"]
+
+
+def test_a_node_left_out_of_the_sums_does_not_lower_the_mean_of_a_node():
+    at = {SENT + frame.READING: 4, SENT_BYTES + frame.READING: 40}
+    found = ledger.ledger(SITE, counted(1, at), Counter(), 4)
+    assert {"frames": 1.25, "bytes": 10 + HEALTH / 4} == found["per_node"]
+
+
+def test_the_broker_gets_what_nodes_and_gateway_send_and_delivers_what_they_get():
+    """One cycle: what nodes count at MQTT, and the gateway's beacon in, its reports and health messages out."""
+    at = {MQTT_PACKETS_OUT: 10, MQTT_BYTES_OUT: 1000, MQTT_PACKETS_IN: 20, MQTT_BYTES_IN: 2000}
+    traffic = Counter(beacons=1, beacon_bytes=29, reports=1, report_bytes=24)
+    found = ledger.ledger(SITE, counted(at=at), traffic, 1)["broker"]
+    beacon, report, healths = 29 + CYCLE_TOPIC + 4, 24 + UP_TOPIC + 4, 2 * (HEALTH + HEALTH_TOPIC + 5)
+    assert (11, 1000 + beacon) == (found["messages_in"], found["bytes_in"])
+    assert (23, 2000 + report + healths) == (found["messages_out"], found["bytes_out"])
+
+
+def test_raw_gather_is_a_reading_a_node_with_the_same_control_traffic():
+    found = ledger.ledger(SITE, counted(), Counter(beacons=2, beacon_bytes=58), 2)["raw_gather"]
+    assert {"frames": 2 + 1 + 1, "bytes": 20 + 29 + HEALTH} == found["total"]
+    readings, beacon, healths = 2 * (10 + UP_TOPIC + 4), 29 + CYCLE_TOPIC + 4, HEALTH + HEALTH_TOPIC + 5
+    assert {
+        "messages_in": 4,
+        "bytes_in": readings + beacon + healths,
+        "messages_out": 5,
+        "bytes_out": readings + 2 * beacon + healths,
+    } == found["broker"]
+
+
+def test_a_packet_of_128_bytes_and_more_needs_a_second_byte_for_its_length():
+    short, long = (ledger._on_mqtt("t", 1, size) for size in (124, 125))
+    assert (124 + 5, 125 + 6) == (short, long)
+
+
+def test_faults_that_did_not_happen_are_left_out():
+    assert {"deadline": 3} == ledger.faults(counted(at={DEADLINE: 3}).counters)

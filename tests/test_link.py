@@ -1,0 +1,299 @@
+"""A node's connection over real sockets: a real mosquitto that comes, goes and returns, and brokers that break off.
+
+The node's time is the test's: it is told any number, so a back-off of a minute costs nothing. Only what another process
+does is waited for, by watching real sockets until a deadline.
+"""
+
+import select
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+from broker_bench import WAIT_S_MAX, Observer, free_port, mosquitto_on, needs_mosquitto
+from mesh_in_memory import make_site
+from node_bench import beacon_of
+
+from firmware import mqtt, start
+from firmware.link import BACK_OFF_MS_MAX, BACK_OFF_MS_MIN, Link
+from gateway.broker import LOOPBACK, open_broker
+from gateway.model import SPECS
+from gateway.start_weights import start_filters
+from protocol import health
+from protocol.compat import TICKS_PERIOD, ticks_add, ticks_ms
+from tools.mesh.files import write_node_files
+
+SITE = make_site(1, 2)
+STATE = "tm/1/memory/n/n-00-00/state"
+ABOUT = "tm/1/memory/n/n-00-00/about"
+CONNACK = b"\x20\x02\x00\x00"
+
+
+class Bench:
+    """One real node on CPython with a real socket; its clock starts just before the wrap and can be put forward."""
+
+    def __init__(self, folder, port, monkeypatch):
+        sensors = {cell: {"kind": "simulated", "seed": 1, "mean_ccel": 2200} for cell in SITE.cells}
+        write_node_files(folder, SITE, (LOOPBACK, port), start_filters(SPECS["lean"]).pack(SITE.name), "", sensors)
+        monkeypatch.chdir(folder)
+        self._ahead_ms = TICKS_PERIOD - 2_000 - ticks_ms()
+        self.link = Link(start.prepare("n-00-00.json"), self.now_ms())
+
+    def now_ms(self):
+        return ticks_add(ticks_ms(), self._ahead_ms)
+
+    def skip(self, duration_ms):
+        self._ahead_ms += duration_ms
+
+    def poll(self):
+        return self.link.poll(self.now_ms())
+
+    def until(self, condition):
+        """Poll whenever the socket or the clock asks for it, until something is true."""
+        deadline = time.monotonic() + WAIT_S_MAX
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            wait_ms = self.poll()
+            sockets = [self.link.socket] if self.link.socket else []
+            select.select(sockets, sockets if self.link.wants_write else [], [], min(wait_ms, 20) / 1000)
+
+    def is_ready(self):
+        return self.link._client.state == mqtt.READY and not self.link._client._waiting
+
+    def is_off(self):
+        return self.link.socket is None
+
+    def skip_back_off(self):
+        self.skip(BACK_OFF_MS_MAX)
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    with open_broker("mosquitto", tmp_path / "broker") as own:
+        yield own
+
+
+@pytest.fixture
+def observe():
+    opened = []
+
+    def start_one(port):
+        opened.append(Observer(port))
+        return opened[-1]
+
+    yield start_one
+    for observer in opened:
+        observer.close()
+
+
+@pytest.fixture
+def restart():
+    """Starts mosquitto on a port that an earlier one had, and ends it after the test."""
+    with ExitStack() as started:
+        yield lambda port: started.enter_context(mosquitto_on(port))
+
+
+# A real broker
+
+
+@needs_mosquitto
+def test_a_node_connects_and_its_state_and_facts_are_retained(own_broker, observe, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, own_broker.port, monkeypatch)
+    bench.until(bench.is_ready)
+    later = observe(own_broker.port)
+    later.until(lambda: len(later.seen) >= 2)
+    assert (STATE, b"ready", True) in later.seen
+    assert [True] == [retained for name, _, retained in later.seen if name == ABOUT]
+
+
+@needs_mosquitto
+def test_a_node_whose_socket_is_just_closed_is_called_lost(own_broker, observe, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, own_broker.port, monkeypatch)
+    bench.until(bench.is_ready)
+    observer = observe(own_broker.port)
+    bench.link.socket.close()
+    observer.until(lambda: b"lost" in observer.words(STATE))
+    later = observe(own_broker.port)
+    later.until(lambda: later.words(STATE))
+    assert [(STATE, b"lost", True)] == [seen for seen in later.seen if seen[0] == STATE]
+
+
+@needs_mosquitto
+def test_a_node_that_says_goodbye_is_disconnected_and_never_lost(own_broker, observe, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, own_broker.port, monkeypatch)
+    bench.until(bench.is_ready)
+    observer = observe(own_broker.port)
+    bench.link.close()
+    observer.until(lambda: b"disconnected" in observer.words(STATE))
+    assert [b"ready", b"disconnected"] == observer.words(STATE)
+    later = observe(own_broker.port)
+    later.until(lambda: later.words(STATE))
+    assert [b"disconnected"] == later.words(STATE)
+
+
+@needs_mosquitto
+def test_a_node_returns_after_the_broker_was_restarted(own_broker, restart, observe, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, own_broker.port, monkeypatch)
+    bench.until(bench.is_ready)
+    own_broker.close()
+    bench.until(bench.is_off)
+    assert 1 == bench.link.node.trace.counters[health.MQTT_LOST]
+    restart(own_broker.port)
+    bench.skip_back_off()
+    bench.until(bench.is_ready)
+    observer = observe(own_broker.port)
+    observer.until(lambda: observer.words(STATE))
+    assert [(STATE, b"ready", True)] == [seen for seen in observer.seen if seen[0] == STATE]
+
+
+@needs_mosquitto
+def test_the_first_connect_is_retried_like_any_other(restart, tmp_path, monkeypatch):
+    port = free_port()
+    bench = Bench(tmp_path, port, monkeypatch)
+    bench.until(lambda: bench.link._failures == 1)
+    assert bench.is_off()
+    restart(port)
+    bench.skip_back_off()
+    bench.until(bench.is_ready)
+    assert 0 == bench.link._failures
+
+
+@needs_mosquitto
+def test_frames_come_and_go_over_the_broker(own_broker, observe, tmp_path, monkeypatch):
+    """A beacon goes in, the node's reading comes out."""
+
+    bench = Bench(tmp_path, own_broker.port, monkeypatch)
+    bench.until(bench.is_ready)
+    observer = observe(own_broker.port)
+    observer.client.publish("tm/1/memory/cycle", beacon_of(5))
+    observer.until(lambda: observer.words("tm/1/memory/cycle"))
+    bench.until(lambda: bench.link.node.cycle == 5 and not bench.link.wants_write)
+    observer.until(lambda: observer.words("tm/1/memory/n/n-00-00/halo"))
+    assert b"\x12\x00\x00" == observer.words("tm/1/memory/n/n-00-00/halo")[0][:3]
+
+
+# Back-off
+
+
+def back_offs(bench, count):
+    """How long the node waits after each of so many failures in a row, ms."""
+    waits = []
+    for failures in range(count):
+        bench.until(lambda failures=failures: bench.link._failures == failures + 1)
+        waits.append((bench.link._retry_ms - bench.now_ms()) % TICKS_PERIOD)
+        bench.skip_back_off()
+    return waits
+
+
+def test_back_off_doubles_from_a_second_to_a_minute_each_between_half_and_whole(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, free_port(), monkeypatch)
+    slack_ms = 100  # of the real time that passes between the failure and this look at it
+    for failures, wait_ms in enumerate(back_offs(bench, 12)):
+        whole_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN * 2**failures)
+        assert whole_ms // 2 - slack_ms <= wait_ms <= whole_ms, f"after {failures} failures"
+    assert (1_000, 60_000) == (BACK_OFF_MS_MIN, BACK_OFF_MS_MAX)
+
+
+def test_two_nodes_do_not_come_back_at_the_same_instants(tmp_path, monkeypatch):
+    """Of 10 waits of a minute with 30 s of jitter no two are closer than by chance in all places."""
+    port = free_port()
+    first, second = (back_offs(Bench(tmp_path, port, monkeypatch), 12)[6:] for _ in range(2))
+    assert any(abs(one - other) > 200 for one, other in zip(first, second, strict=True))
+    assert max(first) - min(first) > 200
+
+
+def test_nothing_is_tried_before_the_back_off_is_over(tmp_path, monkeypatch):
+    bench = Bench(tmp_path, free_port(), monkeypatch)
+    bench.until(lambda: bench.link._failures == 1)
+    start_ms, retry_ms = bench.now_ms(), bench.link._retry_ms
+    left_ms = (retry_ms - start_ms) % TICKS_PERIOD
+    assert left_ms == bench.link.poll(start_ms)
+    assert 1 == bench.link.poll(ticks_add(retry_ms, -1))
+    assert (1, None) == (bench.link._failures, bench.link.socket)
+
+
+# Brokers that break off
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server((LOOPBACK, 0)) as made:
+        made.settimeout(WAIT_S_MAX)
+        yield made
+
+
+def serve(bench, listener, answers):
+    """Accept the node and answer its packets one by one; gives the broker's end of the connection."""
+    bench.poll()
+    connection, _ = listener.accept()
+    connection.settimeout(0.01)
+    for answer in answers:
+        heard = bytearray()
+        bench.until(lambda heard=heard: received(connection, heard))
+        connection.sendall(answer)
+    return connection
+
+
+def received(connection, heard):
+    try:
+        heard += connection.recv(4_096)
+    except TimeoutError:
+        return False
+    return True
+
+
+def suback(count):
+    return b"\x90" + bytes((2 + count, 0, 1)) + bytes(count)
+
+
+# The beacon, the block and one neighbour.
+SUBACK = suback(3)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    {
+        "refused": [b"\x20\x02\x00\x05"],
+        "no subscription": [CONNACK, SUBACK[:-1] + b"\x80"],
+        "HTTP": [b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n400 Bad Request"],
+    }.values(),
+)
+def test_a_broker_that_does_not_want_us_is_tried_again(listener, answers, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch)
+    for failures in (1, 2):
+        with serve(bench, listener, answers):
+            bench.until(bench.is_off)
+        assert failures == bench.link._failures
+        bench.skip_back_off()
+
+
+def test_a_connection_that_breaks_off_in_mid_packet_leaves_nothing_behind(listener, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch)
+    with serve(bench, listener, [CONNACK, SUBACK + b"\x30\xf0"]):
+        bench.until(lambda: bench.link._client.state == mqtt.READY)
+    bench.until(bench.is_off)
+    bench.skip_back_off()
+    with serve(bench, listener, [CONNACK, SUBACK]):
+        bench.until(lambda: bench.link._client.state == mqtt.READY)
+    assert 0 == bench.link.node.trace.counters[health.MALFORMED]
+
+
+def test_a_broker_that_breaks_off_after_the_suback_time_and_again_does_not_end_a_node(listener, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch)
+    for _ in range(6):
+        with serve(bench, listener, [CONNACK, SUBACK]):
+            bench.until(lambda: bench.link._client.state == mqtt.READY)
+        bench.until(bench.is_off)
+        bench.skip_back_off()
+
+
+def test_a_broker_that_hangs_is_left_after_one_and_a_half_keepalives(listener, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch)
+    with serve(bench, listener, [CONNACK, SUBACK]):
+        bench.until(lambda: bench.link._client.state == mqtt.READY)
+        bench.skip(85_000)
+        bench.poll()
+        assert not bench.is_off()
+        bench.skip(6_000)
+        bench.poll()
+        assert bench.is_off()
