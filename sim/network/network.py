@@ -1,0 +1,345 @@
+"""Broker and connections at the level of messages: who gets what when, and what is retained.
+
+Messages of QoS 0 are lost, doubled and delayed one by one (faults.py). Those of QoS 1 come in order on a connection or
+not at all, so what goes wrong with them is the connection; over a cut they wait until it heals.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
+from gateway.site import Cell, Site
+from protocol import grid, topic
+from sim.network.clock import Clock
+from sim.network.faults import DELAY_MS, GATEWAY, Links
+from sim.network.gateway_shell import GatewayShell
+from sim.network.journal import Journal
+from sim.network.node_shell import NodeShell
+
+_STATE, _ABOUT, _WAVE = 3, 4, 5  # places in NodeShell.topics behind the three destinations
+# firmware/link.py: waits 1 s, 2 s, 4 s ... 60 s between tries, each between half and whole.
+BACK_OFF_MS_MIN, BACK_OFF_MS_MAX = 1_000, 60_000
+# What a connection takes from its start to the last SUBACK.
+CONNECT_MS_MIN, CONNECT_MS_MAX = 20, 400
+# Keepalive 30 s, after half as much again the broker gives a silent client up.
+WILL_MS = 45_000
+# A set comes in pieces, as a socket gives them; firmware/mqtt.py hands on no first piece below 8 bytes.
+PIECE_MIN, PIECE_MAX, PIECE_MS_MAX = 8, 256, 20
+
+
+class Network:
+    """The broker, everybody's connection to it, and what is under way.
+
+    Attributes:
+        clock, links, journal: as their classes say.
+        shells: by cell.
+        gateway: the gateway's shell.
+        dirty: nodes that something came in for, to be polled at the end of this ms.
+        is_up: the broker runs.
+        check: called with a shell whenever its node has taken a step.
+        on_fault: called with a shell and what its node raised.
+    """
+
+    def __init__(self, clock: Clock, links: Links, journal: Journal, source: random.Random):
+        """A broker without anybody."""
+        self.clock, self.links, self.journal = clock, links, journal
+        self.shells: dict[Cell, NodeShell] = {}
+        self.gateway: GatewayShell
+        self.dirty: dict[Cell, NodeShell] = {}
+        self.is_up = True
+        self.check: Callable[[NodeShell], None] = _nothing
+        self.on_fault: Callable[[NodeShell, Exception], None] = _raise
+        self._random = source
+        self._states: dict[Cell, bytes] = {}
+        self._abouts: dict[Cell, bytes] = {}
+        self._waves: dict[Cell, bytes] = {}
+        self._held: list[tuple[Cell, NodeShell]] = []
+
+    def join(self, site: Site, shells: Iterable[NodeShell], gateway: GatewayShell) -> None:
+        """Take in everybody, and who hears whom; nobody is connected yet."""
+        self.shells = {shell.cell: shell for shell in shells}
+        self.gateway = gateway
+        self._wave_topic, self._cycle_topic = topic.wave(site.name), topic.cycle(site.name)
+        for (row, col), shell in self.shells.items():
+            around = [grid.neighbour_of(row, col, slot) for slot in range(grid.SLOTS)]
+            shell.halo = [self.shells[cell] for cell in around if cell in self.shells]
+            block = row // grid.BLOCK_SIDE, col // grid.BLOCK_SIDE
+            mates = [shell, *shell.halo]  # the broker sends a node's own block frames back to it
+            shell.block = [m for m in mates if (m.cell[0] // grid.BLOCK_SIDE, m.cell[1] // grid.BLOCK_SIDE) == block]
+
+    # Power and connections
+
+    def boot(self, shell: NodeShell) -> None:
+        """Start a node that is down; it connects soon."""
+        try:
+            shell.boot(self.clock.now_ms, self._random)
+        except Exception as error:
+            self.on_fault(shell, error)
+            return
+        self.journal.event(self.clock.now_ms, "boot", node=shell.name)
+        shell.failures = 0
+        self.dirty[shell.cell] = shell
+        self.check(shell)
+        self._connect_soon(shell, self._random.randint(CONNECT_MS_MIN, CONNECT_MS_MAX))
+
+    def reset(self, shell: NodeShell, down_ms: int) -> None:
+        """Cut a node's power for so long."""
+        if shell.node is None:
+            return
+        self.journal.event(self.clock.now_ms, "reset", node=shell.name, down_ms=down_ms, wave=shell.node.wave.state)
+        shell.will_pending = shell.connected
+        shell.halt()
+        closed = self._random.random() < 0.5  # else nobody tells the broker that the connection is gone
+        self.clock.after(DELAY_MS if closed else WILL_MS, self._publish_will, shell, shell.connection)
+        self.clock.after(down_ms, self.boot, shell)
+
+    def lose_link(self, shell: NodeShell) -> None:
+        """A node's connection breaks: it knows, and tries again after a while."""
+        if not shell.connected or shell.node is None:
+            return
+        shell.disconnect()
+        shell.will_pending = True
+        self.clock.after(DELAY_MS, self._publish_will, shell, shell.connection)
+        self._try(shell, shell.node.wave.lose_link)
+        self._connect_later(shell)
+
+    def restart_broker(self, down_ms: int) -> None:
+        """The broker ends and comes back having forgotten everything."""
+        self.journal.event(self.clock.now_ms, "broker down", down_ms=down_ms)
+        self.is_up = False
+        self._states.clear()
+        self._abouts.clear()
+        self._waves.clear()
+        self._held.clear()
+        self.gateway.connected = False
+        for shell in self.shells.values():
+            self.lose_link(shell)
+            shell.will_pending = False
+        self.clock.after(down_ms, self._broker_is_up)
+
+    def connect_gateway(self) -> None:
+        """The gateway is connected: it publishes its set again, and hears what is retained."""
+        gateway = self.gateway
+        if not self.is_up or not gateway.is_up:
+            return
+        gateway.connected = True
+        if gateway.wave:
+            self.publish_wave(gateway.wave)
+        for cell in self.shells:
+            self._tell_gateway(cell)
+
+    def cut(self, cells: frozenset[Cell]) -> None:
+        """Let cells hear only each other; with none: heal, and what was held back arrives."""
+        self.links.cut_off = cells
+        self.journal.event(self.clock.now_ms, "cut", cells=[self.shells[cell].name for cell in sorted(cells)])
+        if cells:
+            return
+        held, self._held = self._held, []
+        for publisher, shell in held:
+            self._hand_set(publisher, shell)
+        if self.gateway.connected:
+            for cell in self.shells:
+                self._tell_gateway(cell)
+
+    def _broker_is_up(self) -> None:
+        self.is_up = True
+        self.clock.after(BACK_OFF_MS_MIN, self.connect_gateway)
+
+    def _connect_soon(self, shell: NodeShell, delay_ms: int) -> None:
+        self.clock.after(delay_ms, self._connect, shell, shell.connection)
+
+    def _connect_later(self, shell: NodeShell) -> None:
+        wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(shell.failures, 6))
+        shell.failures += 1
+        self._connect_soon(shell, wait_ms // 2 + self._random.randint(0, wait_ms // 2) + CONNECT_MS_MIN)
+
+    def _connect(self, shell: NodeShell, connection: int) -> None:
+        if shell.node is None or shell.connection != connection:
+            return
+        if not self.is_up:
+            self._connect_later(shell)
+            return
+        self._publish_will(shell, connection)  # of a connection that the broker still held for alive
+        shell.connection += 1
+        shell.connected, shell.failures = True, 0
+        shell.stream_free_ms = self.clock.now_ms
+        self._publish_kept(shell, _ABOUT, json.dumps(shell.about()).encode())
+        self._publish_kept(shell, _STATE, b"ready")
+        if shell.is_entry:
+            self._hand_set(GATEWAY, shell)
+        self.dirty[shell.cell] = shell
+
+    def _publish_will(self, shell: NodeShell, connection: int) -> None:
+        if shell.will_pending and shell.connection == connection and self.is_up:
+            shell.will_pending = False
+            self._publish_kept(shell, _STATE, b"lost")
+
+    def _publish_kept(self, shell: NodeShell, place: int, data: bytes) -> None:
+        """A node's retained state or facts."""
+        kept = self._states if place == _STATE else self._abouts
+        kept[shell.cell] = data
+        self.journal.sent(self.clock.now_ms, shell.topics[place], data)
+        self.clock.after(DELAY_MS, self._tell_gateway, shell.cell)
+
+    def _tell_gateway(self, cell: Cell) -> None:
+        if self.links.is_cut(cell, GATEWAY):
+            return
+        topics = self.shells[cell].topics
+        for name, kept in ((topics[_STATE], self._states), (topics[_ABOUT], self._abouts)):
+            if cell in kept:
+                self.gateway.take(name, kept[cell])
+
+    # Frames: QoS 0
+
+    def publish_beacon(self, data: bytes) -> None:
+        """The gateway speaks to all nodes."""
+        self.journal.sent(self.clock.now_ms, self._cycle_topic, data)
+        if self.gateway.connected:
+            self._spread(GATEWAY, list(self.shells.values()), data)
+
+    def poll(self, shell: NodeShell) -> None:
+        """Let a node do what is due, send what it says, and remember when it wants to be polled again."""
+        node, now_ms = shell.node, self.clock.now_ms
+        if node is None:
+            return
+        try:
+            frames, wake_ms = node.poll(shell.ticks(now_ms))
+        except Exception as error:
+            self.on_fault(shell, error)
+            return
+        for destination, data in frames:
+            self._publish(shell, destination, data)
+        wave = node.wave
+        if shell.connected and (shell.offered != wave.offers or wave.slot >= 0 or shell.pulled):
+            self._follow_wave(shell)
+        shell.due_ms = now_ms + (wake_ms or 1)
+        if shell.timer_ms < 0 or shell.due_ms < shell.timer_ms:
+            shell.timer_ms = shell.due_ms
+            self.clock.after(shell.due_ms - now_ms, self._wake, shell, shell.due_ms)
+        self.check(shell)
+
+    def _wake(self, shell: NodeShell, timer_ms: int) -> None:
+        """A node's timer: poll it if it still wants that; most timers are overtaken by frames."""
+        if shell.timer_ms != timer_ms or shell.node is None:
+            return
+        shell.timer_ms = -1
+        if shell.due_ms <= timer_ms:
+            self.dirty[shell.cell] = shell
+        else:
+            shell.timer_ms = shell.due_ms
+            self.clock.after(shell.due_ms - timer_ms, self._wake, shell, shell.due_ms)
+
+    def _publish(self, shell: NodeShell, destination: int, data: bytes) -> None:
+        if not shell.connected:
+            return  # as the MQTT client does
+        self.journal.sent(self.clock.now_ms, shell.topics[destination], data)
+        if destination == TO_HALO:
+            self._spread(shell.cell, shell.halo, data)
+        elif destination == TO_BLOCK:
+            self._spread(shell.cell, shell.block, data)
+        elif destination == TO_GATEWAY:
+            delays_ms = self.links.delays_ms(shell.cell, GATEWAY, self.clock.now_ms)
+            for delay_ms in delays_ms:
+                self.clock.after(delay_ms, self.gateway.take, shell.topics[destination], data)
+
+    def _spread(self, publisher: Cell, subscribers: list[NodeShell], data: bytes) -> None:
+        clock, links = self.clock, self.links
+        if links.perfect:
+            clock.after(DELAY_MS, self._deliver, subscribers, data)
+            return
+        for shell in subscribers:
+            for delay_ms in links.delays_ms(publisher, shell.cell, clock.now_ms):
+                clock.after(delay_ms, self._deliver, (shell,), data)
+
+    def _deliver(self, subscribers: Iterable[NodeShell], data: bytes) -> None:
+        now_ms, dirty = self.clock.now_ms, self.dirty
+        for shell in subscribers:
+            if shell.connected and shell.node is not None:
+                try:
+                    shell.node.on_frame(data, shell.ticks(now_ms))
+                except Exception as error:
+                    self.on_fault(shell, error)
+                dirty[shell.cell] = shell
+
+    # Sets: QoS 1, retained
+
+    def publish_wave(self, data: bytes) -> None:
+        """The gateway's set."""
+        self._retain(GATEWAY, self._wave_topic, data)
+
+    def _retain(self, publisher: Cell, name: str, data: bytes) -> None:
+        self._waves[publisher] = data
+        self.journal.sent(self.clock.now_ms, name, data)
+        for shell in self.shells.values() if publisher == GATEWAY else self.shells[publisher].halo:
+            if shell.is_subscribed(publisher):
+                self._hand_set(publisher, shell)
+
+    def _follow_wave(self, shell: NodeShell) -> None:
+        """Keep the node's subscription and its retained set at what it wants, as firmware/link.py does."""
+        wave = shell.node.wave if shell.node else None
+        if wave is None:
+            return
+        wanted = grid.neighbour_of(*shell.cell, wave.slot) if wave.slot >= 0 else None
+        if shell.pulled != wanted:
+            shell.pulled = wanted
+            if wanted is not None:
+                self.clock.after(DELAY_MS, self._hand_set, wanted, shell)
+        if shell.offered != wave.offers:
+            shell.offered = wave.offers
+            if wave.offers:
+                data = Path(wave.offers).read_bytes()
+                self.clock.after(DELAY_MS, self._retain_of, shell, shell.connection, data)
+
+    def _retain_of(self, shell: NodeShell, connection: int, data: bytes) -> None:
+        if shell.connection == connection:
+            self._retain(shell.cell, shell.topics[_WAVE], data)
+            self.dirty[shell.cell] = shell  # the PUBACK wakes it
+
+    def _hand_set(self, publisher: Cell, shell: NodeShell) -> None:
+        """Send a subscriber the set that is retained, in pieces, behind whatever still comes in on its connection."""
+        data = self._waves.get(publisher)
+        if data is None or not shell.is_subscribed(publisher):
+            return
+        if self.links.is_cut(publisher, shell.cell):
+            self._held.append((publisher, shell))
+            return
+        now_ms, draw = self.clock.now_ms, self._random.randint
+        at_ms, at = max(now_ms + DELAY_MS, shell.stream_free_ms), 0
+        breaks_at = draw(0, len(data) - 1) if self.links.breaks() else len(data)
+        copies = data * 2 if self.links.repeats() else data
+        while at < len(copies):
+            size = min(draw(PIECE_MIN, PIECE_MAX), len(data) - at % len(data))
+            if at + size > breaks_at and breaks_at < len(data):
+                self.clock.after(at_ms - now_ms, self.lose_link, shell)
+                break
+            piece = copies[at : at + size]
+            self.clock.after(at_ms - now_ms, self._feed, shell, shell.connection, at % len(data), len(data), piece)
+            at_ms, at = at_ms + draw(0, PIECE_MS_MAX), at + size
+        shell.stream_free_ms = at_ms + 1
+
+    def _feed(self, shell: NodeShell, connection: int, at: int, size: int, piece: bytes) -> None:
+        if shell.node is None or shell.connection != connection:
+            return
+        try:
+            shell.node.wave.feed(at, size, piece, shell.ticks(self.clock.now_ms))
+        except Exception as error:
+            self.on_fault(shell, error)
+        self.dirty[shell.cell] = shell
+        self.check(shell)
+
+    def _try(self, shell: NodeShell, action: Callable[[int], None]) -> None:
+        try:
+            action(shell.ticks(self.clock.now_ms))
+        except Exception as error:
+            self.on_fault(shell, error)
+        self.dirty[shell.cell] = shell
+
+
+def _nothing(_shell: NodeShell) -> None:
+    """Check nothing."""
+
+
+def _raise(_shell: NodeShell, error: Exception) -> None:
+    raise error

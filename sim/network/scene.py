@@ -1,0 +1,44 @@
+"""What a simulation starts with: a site with holes, a model, readings. All of it follows from the seed."""
+
+import itertools
+import random
+
+import numpy as np
+
+from gateway.model import SPECS, Head, Model, feature_len
+from gateway.site import Site
+from gateway.start_weights import start_filters
+
+HOLES_SHARE_MAX = 0.3
+# Readings: a level, each cell's own offset, and noise large enough to make most features differ, ccel.
+LEVEL_CCEL, OFFSET_CCEL, NOISE_CCEL = 2_200, 200, 250
+READINGS_LEN = 64
+
+
+def make_site(rows: int, cols: int, source: random.Random | None) -> Site:
+    """A grid; with a source up to 30 % of its cells are left out, but never all of them."""
+    cells = [(row, col) for row in range(rows) for col in range(cols)]
+    if source:
+        share = source.random() * HOLES_SHARE_MAX
+        cells = [cell for cell in cells if source.random() >= share] or cells[:1]
+    return Site("simulated", rows, cols, tuple(cells))
+
+
+def make_model(spec_name: str, site: Site) -> Model:
+    """Start filters, and a head that says nothing: what is decided is not looked at."""
+    spec = SPECS[spec_name]
+    widths = (feature_len(site, spec) + spec.appends_maximum, *spec.hidden, 2)
+    layers = tuple((np.zeros(pair, np.float32), np.zeros(pair[1], np.float32)) for pair in itertools.pairwise(widths))
+    return Model(spec_name, start_filters(spec), Head(1, layers))
+
+
+def make_readings(seed: int, cells: int, silent: float) -> list[list[int | None]]:
+    """READINGS_LEN readings of each cell, int16 ccel; a share `silent` of them is None."""
+    draw = np.random.default_rng(seed)
+    offsets = draw.normal(0, OFFSET_CCEL, (cells, 1))
+    values = LEVEL_CCEL + offsets + draw.normal(0, NOISE_CCEL, (cells, READINGS_LEN))
+    there = draw.random(values.shape) >= silent
+    return [
+        [int(value) if there_is else None for value, there_is in zip(*column, strict=True)]
+        for column in zip(np.rint(values).astype(int).tolist(), there.tolist(), strict=True)
+    ]

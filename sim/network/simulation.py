@@ -1,0 +1,243 @@
+"""One simulation from beginning to end: a seed and a scenario in, a summary out. The same seed gives the same bytes.
+
+    cycles 0 ..                    the scenario's faults
+    somewhere in the first third   the gateway rolls a new version out
+    the last CALM_CYCLES           no more faults: everything recovers, and the wave reaches everybody
+
+A node that is reset while a set is on trial stays with the one before it until a higher version comes, and a gateway
+gives a roll-out up that too few nodes take: then, and only then, one more version is rolled out once all is calm.
+"""
+
+import hashlib
+import random
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.gateway import Outcome
+from gateway.model import SPECS
+from protocol.filter_set import CONFIRMED, RETURNED
+from sim.network.clock import Clock
+from sim.network.faults import SCENARIOS, Links
+from sim.network.gateway_shell import TIMING, GatewayShell
+from sim.network.journal import Journal
+from sim.network.network import Network
+from sim.network.node_shell import NodeShell, Sensor
+from sim.network.promises import Promises
+from sim.network.scene import make_model, make_readings, make_site
+from sim.network.trouble import Trouble
+
+# Long enough after the last fault for a wave and for one more: hops, patience, trial.
+CALM_CYCLES = 24
+CYCLES_MIN = CALM_CYCLES + 6
+# After so many calm cycles it is clear what is stuck by design.
+SETTLE_CYCLES = 8
+RAM_FOLDER = Path("/dev/shm")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is simulated.
+
+    Attributes:
+        seed: of everything random.
+        scenario: a name of SCENARIOS.
+        rows, cols: the grid.
+        cycles: how many; CYCLES_MIN or more.
+        holes: whether cells are left out at random.
+        spec: the network.
+
+    Raises:
+        ValueError: a field is out of its range; one line names it.
+    """
+
+    seed: int
+    scenario: str = "calm"
+    rows: int = 7
+    cols: int = 7
+    cycles: int = 60
+    holes: bool = True
+    spec: str = "seed"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated."""
+        if self.scenario not in SCENARIOS:
+            raise ValueError(f"scenario: {self.scenario[:40]!r} is none; write {', '.join(SCENARIOS)}")
+        if self.spec not in SPECS:
+            raise ValueError(f"spec: {self.spec[:40]!r} is none; write {' or '.join(SPECS)}")
+        if self.cycles < CYCLES_MIN:
+            raise ValueError(f"cycles: {self.cycles} leave no time for faults and recovery; write {CYCLES_MIN} or more")
+
+    @property
+    def command(self) -> str:
+        """What replays it."""
+        holes = "" if self.holes else " --no-holes"
+        words = f"thermesh sim --seed {self.seed} --scenario {self.scenario} --rows {self.rows} --cols {self.cols}"
+        return f"{words} --cycles {self.cycles} --spec {self.spec}{holes}"
+
+
+class Simulation:
+    """One plan, built and run; a context manager, for the nodes' files."""
+
+    def __init__(self, plan: Plan, trace: TextIO | None = None):
+        """Everybody is built, nobody runs yet. `trace`: where events go as JSON lines."""
+        self._stack = ExitStack()
+        root = RAM_FOLDER if RAM_FOLDER.is_dir() else None
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-sim-", dir=root)))
+        self.plan = plan
+        self.site = make_site(plan.rows, plan.cols, self._source("site") if plan.holes else None)
+        model = make_model(plan.spec, self.site)
+        key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"simulated site %d" % plan.seed).digest())
+        self.clock, self.journal = Clock(), Journal(trace)
+        links = Links(SCENARIOS[plan.scenario], self._source("links"))
+        self.network = Network(self.clock, links, self.journal, self._source("network"))
+        self.gateway = GatewayShell(self.site, model, key, self.clock)
+        flashed = model.filters.pack(self.site.name)
+        self.promises = Promises(self.site, flashed, model.filters.version)
+        shells = self._make_shells(folder, flashed, key.public_key().public_bytes_raw())
+        self._join(shells)
+        self.trouble = Trouble(SCENARIOS[plan.scenario], self.network, self._source("trouble"))
+        self._push_cycle = self._source("push").randint(3, max(3, (plan.cycles - CALM_CYCLES) // 2))
+        self._outcomes: list[tuple[int, int, int, int]] = []  # version, compared, equal, late
+
+    def __enter__(self) -> "Simulation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Run all cycles; a broken promise ends it. `progress`: called with (cycles done, cycles)."""
+        begin_s, begin_cpu_s = time.monotonic(), time.process_time()
+        plan, calm_cycle = self.plan, self.plan.cycles - CALM_CYCLES
+        self._start()
+        for cycle in range(plan.cycles):
+            if cycle == self._push_cycle:
+                self.gateway.ask_push()
+                self.trouble.arm_strikes()
+            if cycle < calm_cycle:
+                self.trouble.plan_cycle(TIMING.period_ms)
+            elif cycle == calm_cycle:
+                self.trouble.end()
+            elif cycle == calm_cycle + SETTLE_CYCLES and self._is_stuck_by_design():
+                self.gateway.ask_push()
+            self.clock.run((cycle + 1) * TIMING.period_ms, self._settle)
+            if progress:
+                progress(cycle + 1, plan.cycles)
+            if self.promises.broken:
+                break
+        else:
+            self.promises.check_wave(list(self.network.shells.values()), self.gateway.newest, self.clock.now_ms)
+        return self._summary(time.monotonic() - begin_s, time.process_time() - begin_cpu_s)
+
+    def _source(self, name: str) -> random.Random:
+        """A stream of random numbers of its own."""
+        return random.Random(f"{self.plan.seed} {name}")
+
+    def _make_shells(self, folder: Path, flashed: bytes, key: bytes) -> list[NodeShell]:
+        scenario = SCENARIOS[self.plan.scenario]
+        values = make_readings(self.plan.seed, len(self.site.cells), scenario.silent)
+        shells = []
+        for cell, column in zip(self.site.cells, values, strict=True):
+            home = folder / "n-{:02}-{:02}".format(*cell)
+            home.mkdir()
+            (home / "filters.bin").write_bytes(flashed)
+            shells.append(NodeShell(cell, self.site, home / "filters.bin", key, Sensor(column)))
+        return shells
+
+    def _join(self, shells: list[NodeShell]) -> None:
+        network, gateway = self.network, self.gateway
+        network.join(self.site, shells, gateway)
+        network.check = self._check
+        network.on_fault = self._on_fault
+        gateway.publish_beacon, gateway.publish_wave = network.publish_beacon, network.publish_wave
+        gateway.on_outcome, gateway.on_push = self._on_outcome, self.promises.know
+
+    def _start(self) -> None:
+        for shell in self.network.shells.values():
+            self.clock.after(0, self.network.boot, shell)
+        self.clock.after(0, self.gateway.start)
+        self.clock.after(1, self.network.connect_gateway)
+
+    def _settle(self) -> None:
+        """All messages of one ms are there: whoever got one acts."""
+        dirty, self.network.dirty = self.network.dirty, {}
+        for shell in dirty.values():
+            self.network.poll(shell)
+        try:
+            self.gateway.settle()
+        except Exception as error:
+            self._report("gateway", error)
+
+    def _check(self, shell: NodeShell) -> None:
+        self.promises.check_node(shell, self.clock.now_ms)
+        if shell.steps_left >= 0:
+            self.trouble.count_down(shell)
+
+    def _on_fault(self, shell: NodeShell, error: Exception) -> None:
+        self._report(shell.name, error)
+
+    def _report(self, who: str, error: Exception) -> None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).parent.name}/{Path(last.filename).name}:{last.lineno} {last.name}"
+        self.promises.fail("P6", self.clock.now_ms, who, f"{type(error).__name__}: {error} at {place}")
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        now_ms, exact = self.clock.now_ms, outcome.exact
+        self.promises.check_outcome(outcome, self.gateway.reports, self.gateway.gateway.run, now_ms)
+        if self.plan.scenario == "calm":
+            self.promises.check_calm(outcome, now_ms)
+        self._outcomes.append((outcome.filter_version, exact.compared, exact.equal, outcome.record.late))
+        if self.journal.tracing:
+            facts = {"cycle": outcome.record.cycle, "version": outcome.filter_version, "late": outcome.record.late}
+            self.journal.event(now_ms, "outcome", **facts, compared=exact.compared, equal=exact.equal)
+
+    def _is_stuck_by_design(self) -> bool:
+        """Whether only a higher version helps: a node returned to the one before, or the roll-out was given up."""
+        nodes = [shell.node for shell in self.network.shells.values() if shell.node]
+        gateway = self.gateway.gateway
+        given_up = gateway.rollout is None or gateway.rollout.gave_up
+        is_behind = given_up and gateway.model.filters.version != self.gateway.newest
+        return is_behind or any(node.wave.phase == RETURNED for node in nodes)
+
+    def _summary(self, real_s: float, cpu_s: float) -> dict[str, Any]:
+        shells, gateway = list(self.network.shells.values()), self.gateway
+        waves = [shell.node.wave for shell in shells if shell.node]
+        virtual_s = self.clock.now_ms / 1_000
+        return {
+            "seed": self.plan.seed,
+            "scenario": self.plan.scenario,
+            "nodes": len(shells),
+            "cycles": len(self._outcomes),
+            "versions": dict(Counter(str(version) for version, *_ in self._outcomes)),
+            "frames": self.journal.frames,
+            "bytes": self.journal.sent_bytes,
+            "exact": {
+                "compared": sum(compared for _, compared, _, _ in self._outcomes),
+                "equal": sum(equal for _, _, equal, _ in self._outcomes),
+            },
+            "late": sum(late for *_, late in self._outcomes),
+            "filters": {
+                "newest": gateway.newest,
+                "pushed": len(gateway.pushed),
+                "given_up": gateway.given_up,
+                "confirmed": sum(w.active.version == gateway.newest and w.phase == CONFIRMED for w in waves),
+            },
+            "faults": self.trouble.as_json(),
+            "checked": self.promises.checked,
+            "broken": [broken._asdict() for broken in self.promises.broken],
+            "digest": self.journal.digest,
+            "events": self.clock.events,
+            "seconds": {"virtual": virtual_s, "real": round(real_s, 3), "cpu": round(cpu_s, 3)},
+            "replay": self.plan.command,
+        }
