@@ -154,7 +154,7 @@ class Gateway:
         Such a node takes a set only while it has nothing else to do, and nobody but the gateway can offer it again.
         """
         rollout = self.rollout
-        counted_on = self._counted_on()
+        counted_on = self.counted_on()
         if rollout is None or rollout.is_over(self.holdings, counted_on):
             return b""
         version = rollout.model.filters.version
@@ -214,9 +214,9 @@ class Gateway:
     def _follow_rollout(self) -> int:
         """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""
         rollout = self.rollout
-        if rollout is None or rollout.is_over(self.holdings, self._counted_on()):
+        if rollout is None or rollout.is_over(self.holdings, self.counted_on()):
             return 0
-        rollout.start_cycle(self.holdings, self._counted_on())
+        rollout.start_cycle(self.holdings, self.counted_on())
         if rollout.switched and self.model is not rollout.model:
             self.model = rollout.model
             self._head = HeadRunner(SPECS[self.model.spec_name], self.model.head)
@@ -224,7 +224,8 @@ class Gateway:
         asks: int = beacon.WANT_FILTERS
         return asks
 
-    def _counted_on(self) -> set[Cell]:
+    def counted_on(self) -> set[Cell]:
+        """The cells that are there, as far as anybody knows."""
         absent = self._absent()
         return {cell for cell in self.site.cells if not absent[cell]}
 

@@ -1,14 +1,68 @@
 """The gateway as a service: the shell that gives gateway.py its messages and its time."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
+from gateway import decision
+from gateway.decision import Limits, State
 from gateway.gateway import Gateway, Outcome
 from gateway.link import Link
+from gateway.store import Basis, Store
+from gateway.store_schema import StoreError
 
 # A cycle's messages are taken in one after the other; between two looks at the clock at most so many.
 _MESSAGES_AT_ONCE = 64
+# While nothing comes in, between two cycles.
+_LOOK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Writes the outcomes of one run to the store. A store that fails is said once, and never stops a decision.
+
+    Attributes:
+        stored, unstored: cycles since the start that are in the store, and that could not be stored.
+    """
+
+    def __init__(self, store: Store, run: int, limits: Limits, now_s: Callable[[], float] = time.time):
+        """For a gateway that starts now: its hysteresis begins anew.
+
+        Args:
+            store: open, with the gateway's models in it.
+            run: the gateway's start; none of its cycles is stored yet.
+            limits: that the gateway decides by.
+            now_s: UTC seconds.
+        """
+        self.stored = self.unstored = 0
+        self._store = store
+        self._run = run
+        self._limits = limits
+        self._now_s = now_s
+        self._state = decision.init()
+        self._fault = ""
+
+    def keep(self, outcome: Outcome) -> bool:
+        """Store an outcome; each one, in the order decided. True when it is on the disk."""
+        basis = Basis(self._state, self._limits, self._store.site.cells)
+        self._state = State(outcome.decision.abnormal)
+        fault = ""
+        try:
+            self._store.add_cycle(self._run, self._now_s(), outcome, basis)
+            self.stored += 1
+        except StoreError as error:
+            # Without the cycle's number, or one fault would be another one in each cycle.
+            fault = str(error).replace(f"run {self._run} cycle {outcome.record.cycle} ", "it ")
+            self.unstored += 1
+        if fault and fault != self._fault:
+            log.error("cycle %d and those after it are not stored: %s", outcome.record.cycle, fault)
+        elif self._fault and not fault:
+            log.info("cycle %d is stored again; %d were not since the start", outcome.record.cycle, self.unstored)
+        self._fault = fault
+        return not fault
 
 
 def monotonic_ms() -> int:
@@ -19,6 +73,9 @@ def monotonic_ms() -> int:
 def run_cycle(gateway: Gateway, link: Link) -> Outcome:
     """Open a cycle and wait until it is decided; at most Timing.cycle_ms."""
     link.publish_beacon(gateway.start_cycle(monotonic_ms()))
+    wave = gateway.wave_to_repeat()
+    if wave:
+        link.publish_wave(wave)
     while (outcome := gateway.poll(monotonic_ms())) is None:
         listen(gateway, link, (gateway.due_ms() - monotonic_ms()) / 1000)
     return outcome
@@ -47,13 +104,35 @@ def listen_until(gateway: Gateway, link: Link, is_done: Callable[[], bool], time
     return True
 
 
+class Beside(NamedTuple):
+    """What is done beside the cycles; none of it may take long.
+
+    Attributes:
+        on_outcome: called with each outcome once it is stored, or could not be.
+        between_cycles: called after each cycle, and about once a second until the next; never while one is open.
+    """
+
+    on_outcome: Callable[[Outcome], None]
+    between_cycles: Callable[[], None]
+
+
 def serve(
-    gateway: Gateway, link: Link, period_s: float, on_outcome: Callable[[Outcome], None], cycles: int | None = None
+    gateway: Gateway, link: Link, recorder: Recorder, beside: Beside, period_s: float, cycles: int | None = None
 ) -> None:
-    """Run cycle after cycle, one every `period_s`, so many of them or until KeyboardInterrupt."""
+    """Run cycle after cycle, one every `period_s`, so many of them or until KeyboardInterrupt.
+
+    Each outcome is stored before anything else is done with it; the next beacon acknowledges none that could not be.
+    """
     next_s = time.monotonic()
-    for _ in range(cycles) if cycles else itertools.count():
-        on_outcome(run_cycle(gateway, link))
+    for done in itertools.count(1):
+        outcome = run_cycle(gateway, link)
+        if not recorder.keep(outcome):
+            gateway.withhold_acknowledgement()
+        beside.on_outcome(outcome)
+        beside.between_cycles()
+        if done == cycles:
+            return
         next_s = max(next_s + period_s, time.monotonic())
         while (left_s := next_s - time.monotonic()) > 0:
-            listen(gateway, link, left_s)
+            listen(gateway, link, min(left_s, _LOOK_S))
+            beside.between_cycles()

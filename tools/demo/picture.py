@@ -61,7 +61,7 @@ def _row(places: list[int], marked: list[bool]) -> Text:
 
 
 def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
-    exact, seconds, right = summary["exact"], summary["seconds"], summary["accuracy"]
+    exact, seconds, right, where = (summary[key] for key in ("exact", "seconds", "accuracy", "where"))
     abnormal = sum(outcome.decision.abnormal for outcome in outcomes)
     rows = {
         "nodes": ", ".join(f"{count} x {name}" for name, count in summary["runtime"].items())
@@ -70,8 +70,9 @@ def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
         "network": f"{summary['spec']}, mode {summary['mode']}",
         "exact": f"{exact['equal']} of {exact['compared']} features equal the reference bit for bit",
         "decisions": f"{summary['cycles']} cycles, {abnormal} abnormal",
-        "right": f"{right['before']} % (always the same answer: {right['majority']} %; "
-        f"the two-line rule that makes the labels: {right['rule']:g} %)",
+        "filters": _filters(summary["filters"]),
+        "right": _right(right),
+        "where": f"in {where['near']} of {where['found']} abnormal cycles found, at or next to the largest difference",
         "time": f"{seconds['cycles']} s for all cycles, {seconds['total']} s in all",
     }
     table = Table(show_header=False, box=None)
@@ -80,6 +81,25 @@ def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
     for name, value in rows.items():
         table.add_row(name, Text(value))
     return table
+
+
+def _right(right: dict[str, Any]) -> str:
+    if not right["cycles"]:
+        return "no cycle was left that had not been trained on"
+    return (
+        f"{right['after']} % of the {right['cycles']} cycles not trained on, {right['before']} % before learning "
+        f"(always the same answer: {right['majority']} %; the two-line rule that makes the labels: {right['rule']:g} %)"
+    )
+
+
+def _filters(filters: dict[str, Any]) -> str:
+    if filters["to"] is None:
+        return f"version {filters['from']}; no wave was sent"
+    origin = "learned here and better" if filters["accepted"] else "the same weights, for nothing better was learned"
+    return (
+        f"version {filters['from']} to {filters['to']} ({origin}): "
+        f"confirmed by {filters['confirmed']} nodes, refused {filters['refused']} times"
+    )
 
 
 def _bill(bill: dict[str, Any]) -> Table:

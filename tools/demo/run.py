@@ -14,14 +14,17 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import keys, ledger, service, wave
+from gateway.acceptance import Trained, train
 from gateway.broker import Broker, open_broker
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.link import Link
-from gateway.rule import abnormal
+from gateway.rollouts import numbered
+from gateway.samples import samples_of
 from gateway.site import Cell, Site
 from protocol import topic
 from protocol.grid import node_name
-from tools.demo.plan import Options, Plan, make_plan
+from tools.demo.judged import accuracy, places, wrong_readings
+from tools.demo.plan import Options, make_plan
 from tools.mesh.mesh import Mesh, parse_heap
 from tools.model_choice import Stage, choose_model
 from tools.results import Results
@@ -65,6 +68,7 @@ class Demo:
 
     Attributes:
         outcomes, problems, notes: so far.
+        trained: what became of learning, None before it or where nothing was reported.
         complete: every node became ready, and the host of all nodes lived to the end.
     """
 
@@ -75,6 +79,7 @@ class Demo:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.complete = True
+        self.trained: Trained | None = None
         self.key = Ed25519PrivateKey.generate()
         self._stage = stage
         self._clock = Clock()
@@ -158,11 +163,11 @@ class Demo:
         cycles, note = self.plan.cycles(broker.name)
         if note:
             self.notes.append(note)
+        self._train_cycles = min(self.options.train_cycles or cycles // 2, cycles)
         progress = self._stage("running cycles")
-        train_cycles = min(self.options.train_cycles or cycles // 2, cycles)
         for done in range(cycles):
-            if done == train_cycles:
-                self._send_wave(gateway, link)
+            if done == self._train_cycles:
+                self._send_wave(gateway, results)
             with self._clock.part("cycles"):
                 outcome = service.run_cycle(gateway, link)
             self.outcomes.append(outcome)
@@ -176,13 +181,25 @@ class Demo:
                 with self._clock.part("wave"):
                     self._give_time(gateway, link, cycles - done - 1)
 
-    def _send_wave(self, gateway: Gateway, link: Link) -> None:
-        """Roll out what was learned if it is better, else the same filters under the next version."""
-        filters = replace(self.model.filters, version=gateway.highest_version + 1)
-        model = replace(self.model, filters=filters, head=replace(self.model.head))
-        data = wave.signed(filters, gateway.site.name, self.key)
-        gateway.push(model, data)
-        link.publish_wave(data)
+    def _send_wave(self, gateway: Gateway, results: Results | None) -> None:
+        """Roll out what was learned if it is better, else the same weights under the next version."""
+        version = gateway.highest_version + 1
+        with self._clock.part("train"):
+            self.trained = self._train(version)
+        if self.trained and self.trained.accepted:
+            model = self.trained.model
+        else:
+            model = numbered(self.model, version, self.model.head.revision + 1)
+        if results:
+            results.add_filters(model.filters)
+        gateway.push(model, wave.signed(model.filters, gateway.site.name, self.key))
+
+    def _train(self, version: int) -> Trained | None:
+        records = [outcome.record for outcome in self.outcomes]
+        if not any(record.has_reading.any() for record in records):
+            return None
+        progress = self._stage("learning")
+        return train(self.model, self.plan.site, samples_of(records), version, self.options.seed, progress)
 
     def _give_time(self, gateway: Gateway, link: Link, cycles_left: int) -> None:
         """While a wave is on its way cycles follow each other slowly; the last ones wait until it is everywhere."""
@@ -190,7 +207,7 @@ class Demo:
 
         def everywhere() -> bool:
             held = gateway.holdings
-            return all(cell in held and held[cell].holds(version) for cell in gateway.site.cells)
+            return all(cell in held and held[cell].holds(version) for cell in gateway.counted_on())
 
         is_last = cycles_left <= CYCLES_AFTER_SWITCH
         service.listen_until(gateway, link, everywhere, WAVE_S_MAX if is_last else WAVE_PERIOD_S)
@@ -228,7 +245,11 @@ class Demo:
         return {
             "from": self.model.filters.version,
             "to": to,
-            "accepted": False,
+            "accepted": bool(self.trained and self.trained.accepted),
+            "held_out": {
+                "before": self.trained.accuracy_before if self.trained else None,
+                "after": self.trained.accuracy_after if self.trained else None,
+            },
             "confirmed": sum(h.version == to and h.phase_name == "confirmed" for h in held),
             "refused": sum(count for name, count in faults.items() if name.startswith("refused")),
             "cycles": dict(Counter(str(outcome.filter_version) for outcome in self.outcomes)),
@@ -237,6 +258,11 @@ class Demo:
     def _summary(self, broker: Broker, gateway: Gateway, spent: ledger.Spent) -> dict[str, Any]:
         runtimes = Counter(str(facts.get("runtime")) for facts in gateway.about.values())
         cycles = len(self.outcomes)
+        after = gateway.rollout.model if gateway.rollout else self.model
+        right = accuracy(self.outcomes[self._train_cycles :], self.plan.site, self.model, after)
+        if right["cycles"] and right["after"] < right["before"]:
+            fall = f"{right['after']} % of the cycles that followed are decided right, with the model before it"
+            self.notes.append(f"what was learned did no good: {fall} {right['before']} %")
         return {
             "nodes": len(self.plan.site.cells),
             "cycles": cycles,
@@ -251,7 +277,8 @@ class Demo:
                 "equal": sum(outcome.exact.equal for outcome in self.outcomes),
             },
             "filters": self._filters(gateway, spent),
-            "accuracy": accuracy(self.outcomes),
+            "accuracy": right,
+            "where": places(self.outcomes),
             "ledger": ledger.ledger(self.plan.site, spent, gateway.traffic, cycles) if cycles else None,
             "seconds": self._clock.stop(),
             "notes": self.notes,
@@ -269,44 +296,3 @@ def _leave_nothing_behind(gateway: Gateway, link: Link) -> None:
     service.listen_until(gateway, link, lambda: set(gateway.states.values()) <= {"lost"}, LAST_WORDS_S_MAX)
     cells, name = gateway.states.keys() | gateway.about.keys(), gateway.site.name
     link.clear_retained([topic.of_node(name, *cell, leaf) for cell in cells for leaf in ("state", "about")])
-
-
-def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
-    """A line for each cycle in which a node reported another reading than its sensor was given."""
-    rows, cols = np.array(plan.site.cells).T
-    there = len(plan.readings_ccel)
-    wrong = []
-    for record in (outcome.record for outcome in outcomes):
-        if record.cycle >= there:
-            wrong.append(f"cycle {record.cycle}: there are readings for {there} only; the mesh went ahead by itself")
-            continue
-        has = record.has_reading[rows, cols]
-        given_ccel, present = plan.readings_ccel[record.cycle], plan.present[record.cycle]
-        if (has & ~present).any() or (record.readings_ccel[rows, cols][has] != given_ccel[has]).any():
-            wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
-    return wrong
-
-
-def accuracy(outcomes: list[Outcome]) -> dict[str, float | None]:
-    """Percent of cycles decided right, without hysteresis, against the site's rule on the readings as reported (R0-13).
-
-    `before` and `after` are the model's before and after training; `majority` always says what most cycles are; `rule`
-    is the closed-form rule itself: it makes the labels, so it is right by definition.
-    """
-    if not outcomes:
-        return dict.fromkeys(("before", "after", "majority", "rule"))
-    labels = np.array([bool(abnormal(o.record.readings_ccel, o.record.has_reading)) for o in outcomes])
-    decided = np.array([o.decision.scores[1] >= o.decision.scores[0] for o in outcomes])
-    share = float(labels.mean())
-    return {
-        "before": round(100 * float((decided == labels).mean()), 2),
-        "after": None,
-        "majority": round(100 * max(share, 1 - share), 2),
-        "rule": 100.0,
-    }
-
-
-def is_exact(summary: dict[str, Any]) -> bool:
-    """Whether something was compared, and all of it was equal."""
-    exact = summary["exact"]
-    return bool(exact["compared"] == exact["equal"] > 0)

@@ -1,0 +1,87 @@
+"""How right a demo was: decisions against the site's rule, places against the largest difference, readings as given."""
+
+from typing import Any
+
+import numpy as np
+
+from gateway.acceptance import accuracy as accuracy_of
+from gateway.gateway import Outcome
+from gateway.model import Model
+from gateway.rule import abnormal, largest_difference
+from gateway.samples import samples_of
+from gateway.site import Site
+from protocol.grid import BLOCK_SIDE
+from tools.demo.plan import Plan
+
+
+def accuracy(outcomes: list[Outcome], site: Site, before: Model, after: Model) -> dict[str, Any]:
+    """Percent of cycles that are decided right, without hysteresis, against the site's rule on the reported readings.
+
+    Both models decide the same cycles, from the readings as reported (R0-13).
+
+    Args:
+        outcomes: cycles that were not trained on.
+        site: where they happened.
+        before: the model before training; after: the one that was rolled out.
+
+    Returns:
+        cycles: how many; before, after: percent, None without any; majority: of always saying what most cycles are;
+        rule: of the closed-form rule itself, which makes the labels and so is right by definition.
+    """
+    records = [outcome.record for outcome in outcomes if outcome.record.has_reading.any()]
+    if not records:
+        return {"cycles": 0} | dict.fromkeys(("before", "after", "majority", "rule"))
+    samples = samples_of(records)
+    share = float(samples.abnormal.mean())
+    return {
+        "cycles": samples.cycles,
+        "before": _percent(accuracy_of(before, site, samples)),
+        "after": _percent(accuracy_of(after, site, samples)),
+        "majority": _percent(max(share, 1 - share)),
+        "rule": 100.0,
+    }
+
+
+def places(outcomes: list[Outcome]) -> dict[str, int]:
+    """How well `where` was named.
+
+    Returns:
+        found: abnormal cycles that were decided abnormal; near: those of them whose block is that of the largest
+        difference, or next to it, corners included.
+    """
+    counts = {"found": 0, "near": 0}
+    for record, decided in ((outcome.record, outcome.decision) for outcome in outcomes):
+        if not decided.abnormal or not abnormal(record.readings_ccel, record.has_reading):
+            continue
+        counts["found"] += 1
+        largest = largest_difference(record.readings_ccel, record.has_reading)
+        if decided.where and largest:
+            blocks = np.array([largest.first, largest.second]) // BLOCK_SIDE
+            counts["near"] += bool((np.abs(blocks - decided.where).max(axis=1) <= 1).any())
+    return counts
+
+
+def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
+    """A line for each cycle in which a node reported another reading than its sensor was given."""
+    rows, cols = np.array(plan.site.cells).T
+    there = len(plan.readings_ccel)
+    wrong = []
+    for record in (outcome.record for outcome in outcomes):
+        if record.cycle >= there:
+            wrong.append(f"cycle {record.cycle}: there are readings for {there} only; the mesh went ahead by itself")
+            continue
+        has = record.has_reading[rows, cols]
+        given_ccel, present = plan.readings_ccel[record.cycle], plan.present[record.cycle]
+        if (has & ~present).any() or (record.readings_ccel[rows, cols][has] != given_ccel[has]).any():
+            wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
+    return wrong
+
+
+def is_exact(summary: dict[str, Any]) -> bool:
+    """Whether something was compared, and all of it was equal."""
+    exact = summary["exact"]
+    return bool(exact["compared"] == exact["equal"] > 0)
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
