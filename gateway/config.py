@@ -6,13 +6,17 @@
     state  = "state"         folder for what must outlive a restart, relative to this file
 
     [timing]                 ms, 1..65535 each: the longest waits (gateway/gateway.py)
-    exchange_ms = 2500
-    gather_ms   = 1500
+    exchange_ms = 2500       together, exchange_ms once for each exchange of the spec, they must fit the site's
+    gather_ms   = 1500       cycle_s; defaults shrink with a short one, what is written here does not
     report_ms   = 1500
 
     [decision]
     threshold = 0.5
     band      = 0.1
+
+    [learning]
+    every_cycles = 240       after so many stored cycles the gateway tries to learn from them; 0: never
+    cycles_max   = 2880      from so many at most, the latest
 
 Only `site` has to be there.
 """
@@ -24,7 +28,8 @@ from typing import Any
 
 from gateway.decision import Limits, check_limits
 from gateway.gateway import Timing
-from gateway.model import ModelError, spec_named
+from gateway.learning import Plan, check_plan
+from gateway.model import ModelError, ModelSpec, spec_named
 from gateway.site import Site, load_site
 
 _MS_MAX = 65_535
@@ -46,6 +51,7 @@ class GatewayConfig:
     state: Path
     timing: Timing
     limits: Limits
+    learning: Plan
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -55,19 +61,20 @@ def load_config(path: Path) -> GatewayConfig:
         ConfigError, gateway.site.SiteError: one line that names file, field, value and remedy.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        table = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        remedy = 'write site = "site.toml" there, at least, or name another file'
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers or nesting beyond Python's limits
+        raise ConfigError(f"{path}: is not TOML: {str(error)[:200]}") from None
     try:
         return _config_of_table(table, path.parent)
     except (ConfigError, ModelError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def next_run(state: Path) -> int:
-    """The number of this start, one more than the last; runs only rise, so that old frames are told from new.
+def next_run(state: Path, floor: int = 0) -> int:
+    """The number of this start, above that of the last and above `floor`; runs only rise, so that old frames are told.
 
     Raises:
         ConfigError: the state folder cannot be used.
@@ -75,7 +82,7 @@ def next_run(state: Path) -> int:
     file = state / "run"
     try:
         state.mkdir(parents=True, exist_ok=True)
-        run = (int(file.read_text()) if file.exists() else 0) + 1
+        run = max(int(file.read_text()) if file.exists() else 0, floor) + 1
         file.with_suffix(".new").write_text(f"{run}\n")
         file.with_suffix(".new").replace(file)
     except OSError as error:
@@ -86,29 +93,49 @@ def next_run(state: Path) -> int:
 
 
 def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
-    _refuse_unknown("", table, {"site", "timing", "decision", *_TEXTS})
+    _refuse_unknown("", table, {"site", "timing", "decision", "learning", *_TEXTS})
+    if "site" not in table:
+        raise ConfigError('site: is missing; write site = "site.toml", the file that says where nodes stand')
     texts = {name: table.get(name, default) for name, default in _TEXTS.items()}
-    for name, value in {"site": table.get("site"), **texts}.items():
+    for name, value in {"site": table["site"], **texts}.items():
         if not isinstance(value, str) or not value:
-            raise ConfigError(f"{name}: {value!r} is no text; write {name} = \"...\"")
-    site = load_site(folder / table["site"])
-    times = _section(table, "timing", dict.fromkeys(_TIMES), int)
-    for name, value in times.items():
-        if not 1 <= value <= _MS_MAX:
-            raise ConfigError(f"timing.{name}: {value} is not in 1..{_MS_MAX}")
+            raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
+    site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
+    timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec)
     decision = _section(table, "decision", Limits()._asdict(), float)
     try:
         limits = check_limits(Limits(**decision))
     except ValueError as error:
         raise ConfigError(f"decision.{error}") from None
-    return GatewayConfig(
-        site,
-        spec_named(texts["spec"]).name,
-        texts["broker"],
-        folder / texts["state"],
-        Timing(site.cycle_s * 1000, **times),
-        limits,
-    )
+    plan = _section(table, "learning", Plan()._asdict(), int)
+    try:
+        learning = check_plan(Plan(**plan))
+    except ValueError as error:
+        raise ConfigError(f"learning.{error}") from None
+    return GatewayConfig(site, spec.name, texts["broker"], folder / texts["state"], timing, limits, learning)
+
+
+def _timing(written: dict[str, int], site: Site, spec: ModelSpec) -> Timing:
+    """The times as written; the others by default, or shorter in proportion where the cycle leaves less room."""
+    for name, value in written.items():
+        if not 1 <= value <= _MS_MAX:
+            raise ConfigError(f"timing.{name}: {value} is not in 1..{_MS_MAX}")
+    period_ms = site.cycle_s * 1000
+    counts = dict.fromkeys(_TIMES, 1) | {"exchange_ms": spec.exchanges}
+    defaults = {name: Timing._field_defaults[name] for name in _TIMES if name not in written}
+    room_ms = period_ms - sum(counts[name] * value for name, value in written.items())
+    wanted_ms = sum(counts[name] * value for name, value in defaults.items())
+    if room_ms < wanted_ms:
+        defaults = {name: max(1, value * room_ms // wanted_ms) for name, value in defaults.items()}
+    timing = Timing(period_ms, **written, **defaults)
+    longest_ms = timing.cycle_ms(spec.exchanges)
+    if longest_ms > period_ms:
+        times = ", ".join(f"timing.{name} = {value}" for name, value in written.items())
+        raise ConfigError(
+            f"{times}: a cycle of {spec.name} could take {longest_ms} ms, longer than the site's cycle_s = "
+            f"{site.cycle_s}; write shorter times or a longer cycle_s"
+        )
+    return timing
 
 
 def _section(table: dict[str, Any], name: str, known: dict[str, Any], kind: type) -> dict[str, Any]:

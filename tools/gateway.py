@@ -2,14 +2,24 @@
 
 import json
 import logging
+import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from gateway import service
-from gateway.broker import open_broker
-from gateway.config import load_config, next_run
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway import keys, running, service
+from gateway.broker import Broker, open_broker
+from gateway.config import GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
+from gateway.learning import Learner, Learning
 from gateway.link import Link
+from gateway.rollouts import Order, Rollouts, place
+from gateway.site import Cell, Site
+from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
+from gateway.upkeep import Upkeep
+from protocol.grid import node_name
 from tools.mesh.files import write_node_files
 from tools.model_choice import Stage, choose_model
 from tools.results import cycle_line
@@ -27,22 +37,86 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         stage: opens progress bars.
 
     Raises:
-        ValueError: configuration, model or broker cannot be used; one line.
+        ValueError: configuration, store, model or broker cannot be used; one line.
     """
     config = load_config(path)
-    model = choose_model(config.spec, config.site, 0, stage)
-    run = next_run(config.state)
     with ExitStack() as stack:
+        stack.enter_context(running.claim(config.state))
+        store = stack.enter_context(Store(config.state, config.site, create=True))
+        run, key = _new_run(store, config), keys.load_or_make(config.state)
+        active = _model_in_force(store, config, key, stage)
+        log.info("%s: cycles, decisions, models and labels", store.path)
         broker = stack.enter_context(open_broker(config.broker, config.state / "broker"))
         link = stack.enter_context(Link(broker.host, broker.port, config.site.name))
         log.info("site %s, run %d, broker %s at %s:%d", config.site.name, run, broker.name, broker.host, broker.port)
-        files = config.state / "nodes"
-        sensor = {"kind": "simulated", "mean_ccel": config.site.reference_ccel}
-        sensors = {cell: sensor | {"seed": seed} for seed, cell in enumerate(config.site.cells)}
-        write_node_files(files, config.site, (broker.host, broker.port), model.filters.pack(config.site.name), sensors)
-        log.info("%s: each node's configuration, with a simulated sensor, and the filters", files)
-        gateway = Gateway(config.site, model, config.timing, run, config.limits)
-        service.serve(gateway, link, config.site.cycle_s, lambda outcome: _show(outcome, as_json), cycles)
+        _write_nodes(config, broker, active.filter_set, key)
+        gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
+        rollouts = Rollouts(store, gateway, link.publish_wave, key)
+        rollouts.start(active)
+        learner = Learner(config.state, config.site, config.learning.cycles_max)
+        learning = stack.enter_context(Learning(config.learning, learner, store, rollouts))
+        recorder = service.Recorder(store, run, config.limits)
+        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning)
+        beside = service.Beside(lambda outcome: _show(outcome, as_json), upkeep.look)
+        service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
+
+
+def sensors_of(folder: Path, site: Site) -> dict[Cell, dict[str, Any]]:
+    """The `sensor` table of each node: the one in its file, which people edit; a simulated one where there is none.
+
+    Raises:
+        ValueError: a file holds no such table; one line that names it.
+    """
+    sensors: dict[Cell, dict[str, Any]] = {}
+    for seed, cell in enumerate(site.cells):
+        file = folder / f"{node_name(*cell)}.json"
+        try:
+            config = json.loads(file.read_bytes()) if file.exists() else {}
+        except (ValueError, RecursionError):
+            config = None
+        simulated = {"kind": "simulated", "seed": seed, "mean_ccel": site.reference_ccel}
+        sensor = config.get("sensor", simulated) if isinstance(config, dict) else None
+        if not isinstance(sensor, dict):
+            raise ValueError(f"{file}: holds no JSON object with a table sensor; mend it, or delete it for a new one")
+        sensors[cell] = sensor
+    return sensors
+
+
+def _write_nodes(config: GatewayConfig, broker: Broker, filter_set: bytes, key: Ed25519PrivateKey) -> None:
+    """Each node's file, and filters for those that have none yet."""
+    files, address = config.state / "nodes", (broker.host, broker.port)
+    sensors = sensors_of(files, config.site)
+    write_node_files(files, config.site, address, filter_set, keys.public_hex(key), sensors)
+    log.info("%s: each node's configuration, with a simulated sensor unless it names another, and filters", files)
+
+
+def _new_run(store: Store, config: GatewayConfig) -> int:
+    """The number of this start, above that of every cycle in the store, also when the file of the last one is lost."""
+    return next_run(config.state, store.last_run() or 0)
+
+
+def _model_in_force(store: Store, config: GatewayConfig, key: Ed25519PrivateKey, stage: Stage) -> StoredModel:
+    """The active model of the store; where there is none, one to start with, which is active then.
+
+    When the file names another spec than the active model's, a model of it is ordered to be rolled out.
+    """
+    active, ordered = store.active_model(), store.latest_model(PUSHED)
+    if ordered and ordered.model.spec_name != config.spec:
+        store.set_status(*_numbers(ordered), REFUSED, f"the gateway's file names spec {config.spec}")
+        ordered = None
+    if active and active.model.spec_name == config.spec:
+        return active
+    if ordered is None:
+        start = Order(choose_model(config.spec, config.site, 0, stage), f"{config.spec} to start with")
+        ordered = place(store, key, start, 0, time.time())
+    if active:
+        return active
+    store.set_status(*_numbers(ordered), ACTIVE)
+    return ordered
+
+
+def _numbers(stored: StoredModel) -> tuple[int, int]:
+    return stored.model.filters.version, stored.model.head.revision
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:

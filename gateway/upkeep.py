@@ -1,0 +1,73 @@
+"""What the service does between two cycles: carry out orders, learn, and say to other programs how things stand."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from gateway import running
+from gateway.gateway import Gateway
+from gateway.learning import Learning
+from gateway.rollouts import Rollouts
+from gateway.service import Recorder
+from gateway.site import Cell
+from gateway.wave import Rollout
+from protocol.grid import node_name
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """For one run of one gateway. A fault is said once and stops nothing: the next look tries again."""
+
+    def __init__(self, state: Path, gateway: Gateway, recorder: Recorder, rollouts: Rollouts, learning: Learning):
+        """`state` is the folder that other programs look into."""
+        self._state = state
+        self._gateway = gateway
+        self._recorder = recorder
+        self._rollouts = rollouts
+        self._learning = learning
+        self._fault = ""
+        self._written: dict[str, Any] = {}
+
+    def look(self) -> None:
+        """Do what is due; milliseconds."""
+        fault = ""
+        try:
+            self._rollouts.look()
+            self._learning.look(self._gateway.model, self._recorder.stored)
+            self._write()
+        except ValueError as error:  # of the store, the state folder or an order: one line each
+            fault = str(error)
+        if fault and fault != self._fault:
+            log.error("filters and learning wait: %s", fault)
+        self._fault = fault
+
+    def facts(self) -> dict[str, Any]:
+        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning."""
+        gateway = self._gateway
+        rollout = gateway.rollout
+        return {
+            "run": gateway.run,
+            "cycle": gateway.next_cycle - 1,
+            "model": {"filters": gateway.model.filters.version, "head": gateway.model.head.revision},
+            "rollout": rollout and {"filters": rollout.model.filters.version, "state": _state_of(rollout)},
+            "nodes": {node_name(*cell): self._holding(cell) for cell in gateway.site.cells},
+            "learning": self._learning.facts(),
+        }
+
+    def _holding(self, cell: Cell) -> dict[str, Any] | None:
+        """What a node said of its filters; None where it has not said it in this run."""
+        held = self._gateway.holdings.get(cell)
+        if held is None:
+            return None
+        return {"filters": held.version, "highest": held.highest, "phase": held.phase_name, "refused": held.refused}
+
+    def _write(self) -> None:
+        facts = self.facts()
+        if facts != self._written:
+            running.write(self._state, facts)
+            self._written = facts
+
+
+def _state_of(rollout: Rollout) -> str:
+    return "given up" if rollout.gave_up else "decides" if rollout.switched else "on its way"

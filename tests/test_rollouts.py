@@ -1,0 +1,184 @@
+"""Orders in the store are carried out, what becomes of them is written down, and a restart interrupts nothing."""
+
+import hashlib
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from store_bench import MODEL, NOON_S, SITE, stored_model
+
+from gateway.gateway import Gateway, Timing
+from gateway.model import ModelError
+from gateway.rollouts import Order, Rollouts, place
+from gateway.store import ACTIVE, PUSHED, REFUSED, RETIRED, Store
+from gateway.wave import PATIENCE_CYCLES
+from protocol import filter_set, frame, topic
+
+KEY = Ed25519PrivateKey.generate()
+ORDER = Order(MODEL, "for the test", 0.75, 0.875)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path, SITE, create=True) as opened:
+        opened.add_model(stored_model())
+        yield opened
+
+
+class Bench:
+    """A gateway that has just started on a store; `hear` says what every node holds."""
+
+    def __init__(self, store):
+        active = store.active_model()
+        self.store, self.published, self.now_ms = store, [], 0
+        self.gateway = Gateway(SITE, active.model, Timing(1_000), 1)
+        self.rollouts = Rollouts(store, self.gateway, self.published.append, KEY, lambda: NOON_S)
+        self.rollouts.start(active)
+
+    def hear(self, version, highest, phase):
+        for cell in SITE.cells:
+            header = frame.header(frame.FILTERS, *cell, 1, 0, version)
+            data = frame.filters(header, highest, phase, 0)
+            self.gateway.on_message(topic.of_node(SITE.name, *cell, "up"), data)
+
+    def run_cycle(self, there=True):
+        """A cycle in which all nodes are connected, or none is; which filters it used."""
+        for cell in SITE.cells:
+            self.gateway.on_message(topic.of_node(SITE.name, *cell, "state"), b"ready" if there else b"lost")
+        self.gateway.start_cycle(self.now_ms)
+        self.now_ms += 100_000
+        outcome = self.gateway.poll(self.now_ms)
+        self.rollouts.look()
+        return outcome.filter_version
+
+    def statuses(self):
+        return {stored.model.filters.version: stored.status for stored in self.store.models()}
+
+
+def test_an_order_is_signed_under_the_next_version_with_what_is_known_of_it(store):
+    placed = place(store, KEY, ORDER, 0, NOON_S)
+    assert (2, 2) == (placed.model.filters.version, placed.model.head.revision)
+    data = placed.filter_set
+    KEY.public_key().verify(data[-64:], hashlib.sha256(data[:-64]).digest())
+    assert (2, "memory") == filter_set.unpack(data)[:2]
+    kept = store.model(2, 2)
+    assert (PUSHED, NOON_S, 0.75, 0.875, "for the test") == kept[2:]
+
+
+def test_an_order_is_numbered_above_what_nodes_were_heard_to_hold(store):
+    placed = place(store, KEY, ORDER, 41, NOON_S)
+    assert (42, 2) == (placed.model.filters.version, placed.model.head.revision)
+
+
+def test_the_filters_in_use_are_published_at_the_start_and_nodes_asked_what_they_hold(store):
+    bench = Bench(store)
+    assert [store.active_model().filter_set] == bench.published
+    assert bench.gateway.rollout.switched
+    assert 1 == bench.run_cycle()
+    assert {1: ACTIVE} == bench.statuses()
+
+
+def test_an_order_of_another_process_is_rolled_out_between_two_cycles_and_active_with_its_first_cycle(store, tmp_path):
+    bench = Bench(store)
+    with Store(tmp_path, SITE) as other:
+        placed = place(other, KEY, ORDER, 0, NOON_S)
+    assert 1 == bench.run_cycle()
+    assert placed.filter_set == bench.published[-1]
+    assert bench.rollouts.under_way
+    assert {1: ACTIVE, 2: PUSHED} == bench.statuses()
+    bench.hear(1, 2, filter_set.STAGED)
+    assert 2 == bench.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE} == bench.statuses()
+    assert not bench.rollouts.under_way
+    assert 2 == len(bench.published)
+
+
+def test_a_restart_goes_on_with_a_roll_out_though_nodes_hold_its_version_already(store):
+    first = Bench(store)
+    placed = first.rollouts.order(ORDER)
+    first.run_cycle()
+    again = Bench(store)
+    assert [placed.filter_set] == again.published
+    again.hear(1, 2, filter_set.STAGED)
+    assert 2 == again.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE} == again.statuses()
+
+
+def test_a_restart_between_the_switch_and_its_record_catches_up(store):
+    first = Bench(store)
+    first.rollouts.order(ORDER)
+    first.rollouts.look()
+    first.hear(1, 2, filter_set.STAGED)
+    first.gateway.start_cycle(0)  # the beacon names version 2; then the power fails
+    assert {1: ACTIVE, 2: PUSHED} == first.statuses()
+    again = Bench(store)
+    again.hear(2, 2, filter_set.TRIAL)
+    assert 2 == again.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE} == again.statuses()
+
+
+def test_what_too_few_nodes_take_is_refused_and_not_tried_again(store, caplog):
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    for _ in range(PATIENCE_CYCLES + 3):
+        assert 1 == bench.run_cycle()
+    assert {1: ACTIVE, 2: REFUSED} == bench.statuses()
+    assert "given up: too few nodes took it" == store.model(2, 2).note
+    assert 1 == sum("filters 2 are given up" in record.getMessage() for record in caplog.records)
+    assert [store.active_model().filter_set] == Bench(store).published
+
+
+def test_an_order_waits_as_long_as_no_node_is_there(store):
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    for _ in range(3 * PATIENCE_CYCLES):
+        assert 1 == bench.run_cycle(there=False)
+    assert {1: ACTIVE, 2: PUSHED} == bench.statuses()
+    bench.hear(1, 2, filter_set.STAGED)
+    assert 2 == bench.run_cycle()
+
+
+def test_of_several_orders_the_newest_counts(store):
+    bench = Bench(store)
+    for _ in range(3):
+        bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    assert {1: ACTIVE, 2: REFUSED, 3: REFUSED, 4: REFUSED, 5: PUSHED} == bench.statuses()
+    assert ["overtaken by filters 4", "overtaken by filters 5"] == [store.model(k, k).note for k in (2, 4)]
+    assert [1, 4, 5] == [filter_set.unpack(data).version for data in bench.published]
+
+
+def test_an_order_that_nodes_would_take_for_old_is_sent_under_a_higher_version(store):
+    """As after a backup: nodes know of more than the store does."""
+    bench = Bench(store)
+    bench.hear(1, 9, filter_set.STAGED)
+    place(store, KEY, ORDER, 0, NOON_S)
+    bench.run_cycle()
+    assert {1: ACTIVE, 2: REFUSED, 10: PUSHED} == bench.statuses()
+    assert "nodes knew of its version or a higher one already" == store.model(2, 2).note
+    assert [1, 10] == [filter_set.unpack(data).version for data in bench.published]
+
+
+def test_versions_that_are_used_up_are_named_and_the_order_waits(store):
+    bench = Bench(store)
+    bench.hear(1, 0xFFFFFFFF, filter_set.STAGED)
+    place(store, KEY, ORDER, 0, NOON_S)
+    with pytest.raises(ModelError, match=r"version: 4294967296 is not in 0\.\.4294967295"):
+        bench.run_cycle()
+    assert {1: ACTIVE, 2: PUSHED} == bench.statuses()
+
+
+def test_a_store_that_fails_at_the_switch_is_told_of_it_later(store):
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    bench.hear(1, 2, filter_set.STAGED)
+    store._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(ValueError, match="cannot be written"):
+        bench.run_cycle()
+    store._database.execute("PRAGMA query_only = OFF")
+    assert 2 == bench.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE} == bench.statuses()
+
+

@@ -1,0 +1,90 @@
+"""What a service says of itself to other programs: that it runs, and how things stand."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gateway import running
+from gateway.running import FACTS, RunningError
+
+SOUND = {
+    "run": 1,
+    "cycle": 2,
+    "model": {"filters": 3, "head": 4},
+    "rollout": {"filters": 3, "state": "decides"},
+    "nodes": {"n-00-00": None, "n-00-01": {"filters": 3, "highest": 3, "phase": "confirmed", "refused": 0}},
+    "learning": {"state": "off", "cycles_left": None, "done": 0, "steps": 0, "last": ""},
+}
+
+
+def test_a_folder_is_held_as_long_as_its_service_runs(tmp_path):
+    state = tmp_path / "state"
+    assert not running.is_running(state)
+    with running.claim(state):
+        assert running.is_running(state)
+    assert not running.is_running(state)
+    with running.claim(state):
+        pass
+
+
+def test_a_second_service_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "_TRIES", 1)
+    line = r"service\.lock: another `thermesh gateway` runs with this folder; stop it, or name another folder"
+    with running.claim(tmp_path), pytest.raises(RunningError, match=line), running.claim(tmp_path):
+        pass
+    assert not running.is_running(tmp_path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from gateway import running
+
+with running.claim(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_service_that_was_killed_holds_nothing(tmp_path, request):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=request.config.rootpath, **pipes) as service:
+        assert b"held\n" == service.stdout.readline()
+        assert running.is_running(tmp_path)
+        service.send_signal(signal.SIGKILL)
+    assert not running.is_running(tmp_path)
+
+
+def test_what_is_written_is_read(tmp_path):
+    assert running.read(tmp_path) is None
+    running.write(tmp_path, SOUND)
+    assert SOUND == running.read(tmp_path)
+
+
+def without(key):
+    return {name: value for name, value in SOUND.items() if name != key}
+
+
+DAMAGED = {
+    "empty": "",
+    "cut": json.dumps(SOUND)[:-9],
+    "deep": "[" * 100_000,
+    "a list": "[]",
+    "no UTF-8": "\udcff",
+    **{f"without {key}": json.dumps(without(key)) for key in SOUND if key != "model"},
+    "nodes as a list": json.dumps(SOUND | {"nodes": [1]}),
+    "a node as a number": json.dumps(SOUND | {"nodes": {"n-00-00": 7}}),
+    "a version as a text": json.dumps(SOUND | {"rollout": {"filters": "3", "state": "decides"}}),
+    "a last sentence as a list": json.dumps(SOUND | {"learning": SOUND["learning"] | {"last": []}}),
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / FACTS).write_text(text, errors="surrogateescape")
+    with pytest.raises(RunningError, match=r"service\.json: is damaged; delete it, `thermesh gateway` writes"):
+        running.read(tmp_path)

@@ -1,0 +1,240 @@
+"""The service around the gateway: every outcome is stored before it can be acknowledged, and a fault stops nothing."""
+
+import hashlib
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from mesh_in_memory import Sensor, make_model, make_node, make_site
+from store_bench import MODEL, SITE, active, calm, decide
+
+from firmware.node import TO_GATEWAY
+from gateway import decision, service
+from gateway.decision import LIMITS_DEFAULT, Limits
+from gateway.gateway import Gateway, Timing
+from gateway.head import HeadRunner
+from gateway.model import SPECS, Head
+from gateway.recompute import recompute
+from gateway.store import ACTIVE, PUSHED, Store
+from protocol import beacon, frame
+from tools.gateway import _model_in_force, _new_run
+
+RUN = 4
+NOON_S = 1_700_000_000.0
+ALONE = make_site(1, 1)
+LONELY = make_model("lean", ALONE)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path, SITE, create=True) as opened:
+        opened.add_model(active(MODEL))
+        yield opened
+
+
+def recorder_of(store, limits=LIMITS_DEFAULT):
+    return service.Recorder(store, RUN, limits, lambda: NOON_S)
+
+
+def outcomes_of(count):
+    head = HeadRunner(SPECS["lean"], MODEL.head)
+    return [decide(decision.init(), calm(cycle), MODEL, head)[1] for cycle in range(count)]
+
+
+def refuse_writes(store):
+    store._database.execute("PRAGMA query_only = ON")
+
+
+def allow_writes(store):
+    store._database.execute("PRAGMA query_only = OFF")
+
+
+class LinkToNobody:
+    """A link to a broker without nodes; says what was in the store whenever a beacon went out."""
+
+    def __init__(self, store):
+        self.stored_at_beacon = []
+        self._store = store
+
+    def publish_beacon(self, data):
+        stored = [one.outcome.record.cycle for one in self._store.latest_cycles(99)]
+        self.stored_at_beacon.append((beacon.unpack(data).cycle, stored))
+
+    def next_message(self, _timeout_s):
+        return None
+
+
+def beside(shown):
+    return service.Beside(lambda outcome: shown.append(outcome.record.cycle), lambda: None)
+
+
+def test_every_outcome_is_in_the_store_before_the_next_beacon(store):
+    gateway, link, shown = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN), LinkToNobody(store), []
+    service.serve(gateway, link, recorder_of(store), beside(shown), 0, 3)
+    assert [(0, []), (1, [0]), (2, [0, 1])] == link.stored_at_beacon
+    assert [0, 1, 2] == shown
+    assert (RUN, NOON_S) == (store.cycle(RUN, 2).run, store.cycle(RUN, 2).at_s)
+
+
+def test_cycles_are_decided_and_shown_though_the_store_takes_none(store):
+    gateway, link, shown = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN), LinkToNobody(store), []
+    refuse_writes(store)
+    recorder = recorder_of(store)
+    service.serve(gateway, link, recorder, beside(shown), 0, 3)
+    assert ([0, 1, 2], 3, 0) == (shown, recorder.unstored, recorder.stored)
+
+
+class LinkToNode:
+    """A link to a real node that stands alone; the store takes no cycle whose number is in `refused`."""
+
+    def __init__(self, store, refused):
+        self.beacons, self.reported = [], []
+        self._store, self._refused = store, refused
+        self._node = make_node(ALONE, (0, 0), LONELY.filters, Sensor([2000] * 9))
+        self._messages = []
+
+    def publish_beacon(self, data):
+        cycle = beacon.unpack(data).cycle
+        (refuse_writes if cycle in self._refused else allow_writes)(self._store)
+        self.beacons.append(data)
+        self._node.on_frame(data, cycle)
+        for destination, sent in self._node.poll(cycle)[0]:
+            if destination == TO_GATEWAY and frame.kind_of(sent) == frame.REPORT:
+                self.reported.append((cycle, frame.cycle_of(sent, cycle)))
+                self._messages.append(("tm/1/memory/n/n-00-00/up", sent))
+
+    def next_message(self, _timeout_s):
+        return self._messages.pop(0) if self._messages else None
+
+
+def test_a_report_whose_cycle_could_not_be_stored_is_not_acknowledged(tmp_path):
+    """P1; the node says it once more, as it would if it had been lost."""
+    with Store(tmp_path, ALONE, create=True) as store:
+        store.add_model(active(LONELY, ALONE))
+        gateway, link = Gateway(ALONE, LONELY, Timing(20_000), RUN), LinkToNode(store, {1, 2})
+        service.serve(gateway, link, recorder_of(store), beside([]), 0, 5)
+    assert [False, True, False, False, True] == [beacon.acknowledged(data, 0, 0) for data in link.beacons]
+    assert [(0, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 4)] == link.reported
+
+
+def test_a_store_that_fails_is_said_once_and_once_more_when_it_takes_cycles_again(store, caplog):
+    caplog.set_level(logging.INFO)
+    recorder, outcomes = recorder_of(store), outcomes_of(6)
+    assert recorder.keep(outcomes[0])
+    refuse_writes(store)
+    assert [False] * 3 == [recorder.keep(outcome) for outcome in outcomes[1:4]]
+    allow_writes(store)
+    assert [True] * 2 == [recorder.keep(outcome) for outcome in outcomes[4:]]
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "gateway.service"]
+    assert ["ERROR", "INFO"] == [level for level, _ in said]
+    assert said[0][1].startswith("cycle 1 and those after it are not stored: ")
+    assert said[0][1].endswith("thermesh.db: cannot be written; make the folder and the file writable")
+    assert "cycle 4 is stored again; 3 were not since the start" == said[1][1]
+    assert [0, 4, 5] == [stored.outcome.record.cycle for stored in store.latest_cycles(9)]
+
+
+def test_another_fault_is_said_too(store, caplog):
+    recorder, (outcome, _) = recorder_of(store), outcomes_of(2)
+    recorder.keep(outcome)
+    recorder.keep(outcome)
+    refuse_writes(store)
+    recorder.keep(outcome)
+    recorder.keep(outcome)
+    assert ["is stored already", "make the folder and the file writable"] == [
+        line for record in caplog.records for line in ("is stored already", "make the folder and the file writable")
+        if record.getMessage().endswith(line)
+    ]
+
+
+def test_a_fault_that_names_the_cycle_is_said_once_too(store, caplog):
+    recorder = recorder_of(store)
+    for outcome in outcomes_of(4):
+        recorder.keep(outcome._replace(filter_version=99))
+    (said,) = [record.getMessage() for record in caplog.records]
+    fault = "it was decided by a model that is not stored"
+    assert f"cycle 0 and those after it are not stored: {store.path}: {fault}" == said
+
+
+def test_the_state_before_each_decision_is_stored_even_when_the_one_before_was_not(store):
+    limits = Limits(0.4, 0.02)
+    recorder, outcomes = recorder_of(store, limits), outcomes_of(4)
+    for index, (outcome, abnormal) in enumerate(zip(outcomes, (False, True, True, False), strict=True)):
+        (refuse_writes if index == 1 else allow_writes)(store)
+        recorder.keep(outcome._replace(decision=outcome.decision._replace(abnormal=abnormal)))
+    bases = [stored.basis for stored in store.latest_cycles(9)]
+    assert [False, True, True] == [basis.state.abnormal for basis in bases]
+    assert {limits} == {basis.limits for basis in bases}
+
+
+def test_what_a_run_stored_can_be_recomputed(store):
+    recorder, outcomes = recorder_of(store), outcomes_of(3)
+    for outcome in outcomes:
+        recorder.keep(outcome)
+    for outcome, stored in zip(outcomes, store.latest_cycles(3), strict=True):
+        assert outcome[1:] == recompute(store, stored)[1:]
+
+
+# How `thermesh gateway` starts
+
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def nothing(_name):
+    return lambda _done, _total: None
+
+
+class Config:
+    """As much of a gateway's configuration as is needed here."""
+
+    def __init__(self, state, spec):
+        self.state, self.spec, self.site = state, spec, SITE
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """The model that a gateway of a spec starts with."""
+    monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
+    return lambda store, spec: _model_in_force(store, Config(tmp_path, spec), KEY, nothing)
+
+
+def test_a_gateway_starts_with_the_active_model_of_its_store(store, start):
+    layers = tuple((weights + np.float32(0.5), bias) for weights, bias in MODEL.head.layers)
+    newer = replace(MODEL, filters=replace(MODEL.filters, version=7), head=Head(3, layers))
+    store.add_model(active(newer))
+    found = start(store, "lean").model
+    assert (7, 3, 0.5) == (found.filters.version, found.head.revision, found.head.layers[0][0][0, 0])
+
+
+def test_a_first_start_makes_a_signed_model_active(tmp_path, start):
+    with Store(tmp_path, SITE, create=True) as store:
+        first = start(store, "lean")
+        assert (1, 1, ACTIVE) == (*store.model_keys()[0], store.model(1, 1).status)
+        KEY.public_key().verify(first.filter_set[-64:], hashlib.sha256(first.filter_set[:-64]).digest())
+        assert first.filter_set == start(store, "lean").filter_set
+
+
+def test_a_first_start_that_was_cut_short_is_made_good(tmp_path, start):
+    with Store(tmp_path, SITE, create=True) as store:
+        start(store, "lean")
+        store.set_status(1, 1, PUSHED)
+        assert 1 == start(store, "lean").model.filters.version
+        assert ([(1, 1)], [(1, 1)]) == (store.model_keys(ACTIVE), store.model_keys())
+
+
+def test_another_spec_is_rolled_out_while_the_model_before_decides(store, start):
+    for _ in range(2):  # the second start finds the order
+        assert "lean" == start(store, "seed").model.spec_name
+    assert ([(1, 1)], [(2, 2)]) == (store.model_keys(ACTIVE), store.model_keys(PUSHED))
+    assert "seed" == store.model(2, 2).model.spec_name
+    start(store, "lean")  # the file was changed back
+    assert ([], "the gateway's file names spec lean") == (store.model_keys(PUSHED), store.model(2, 2).note)
+
+
+def test_a_run_that_was_there_before_is_never_taken_again(store, tmp_path):
+    recorder_of(store).keep(outcomes_of(1)[0])
+    assert 5 == _new_run(store, Config(tmp_path, "lean"))
+    (tmp_path / "run").write_text("9\n")
+    assert 10 == _new_run(store, Config(tmp_path, "lean"))
