@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench-kernel pins clean stale
+.PHONY: help setup demo test check bench-kernel bench-train pins clean stale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -42,6 +42,9 @@ check: $(READY) ## lint, types, MicroPython's compiler over the shared code, imp
 
 bench-kernel: $(READY) ## time one node's unit
 	@$(VENV)/bin/python -m tools.bench_kernel
+
+bench-train: $(READY) ## time one training step; beside PyTorch with TORCH=an interpreter that has it
+	@$(VENV)/bin/python -m tools.bench_train $(if $(TORCH),--torch "$(TORCH)")
 
 pins: ## pin the newest allowed versions, by hash, in requirements/ (needs uv)
 	@test -n "$(UV)" || { echo "make pins: uv is not on PATH; install it, for example with: pipx install uv" >&2; exit 1; }

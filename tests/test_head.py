@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from gateway.dense import head_inputs
 from gateway.head import HeadRunner, graph, known_features
-from gateway.head_fit import head_inputs
 from gateway.model import SPECS, Head, ModelError
 
 # Of the lounge (R0-12, R0-14).

@@ -5,11 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from gateway import head_fit, start_weights, twin
+from gateway import start_weights, trainer, twin
 from gateway.head import HeadRunner
-from gateway.head_fit import Samples, fit_head, head_inputs
+from gateway.head_fit import fit_head
 from gateway.model import SPECS, Model, ModelError, ModelSpec
 from gateway.rule import abnormal
+from gateway.samples import Samples
 from gateway.site import lounge, site_of_cells
 from gateway.start_weights import load_start, save_start, start_filters
 from sim.field.lounge import Lounge, simulate
@@ -105,41 +106,9 @@ def test_equal_seeds_give_equal_heads_and_progress_is_told(room, spec):
     site, filters, few, told = lounge(), start_filters(spec), part(room, slice(0, 300)), []
     first = fit_head(spec, site, filters, few, 1, lambda done, total: told.append((done, total)))
     second, other = fit_head(spec, site, filters, few, 1), fit_head(spec, site, filters, few, 2)
-    assert [(epoch + 1, head_fit.EPOCHS) for epoch in range(head_fit.EPOCHS)] == told
+    assert [(epoch + 1, trainer.EPOCHS) for epoch in range(trainer.EPOCHS)] == told
     assert np.array_equal(first.layers[0][0], second.layers[0][0])
     assert not np.array_equal(first.layers[0][0], other.layers[0][0])
-
-
-def test_gradients_are_those_of_finite_differences(seed):
-    rng = np.random.default_rng(seed)
-    parameters = [rng.normal(0, 1, shape) for shape in ((4, 3), 3, (3, 2), 2)]
-    inputs, labels = rng.normal(0, 1, (10, 4)), rng.random(10) < 0.5
-
-    def loss():
-        logits = np.maximum(inputs @ parameters[0] + parameters[1], 0) @ parameters[2] + parameters[3]
-        return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(10), labels.astype(int)])
-
-    for values, gradient in zip(parameters, head_fit._gradients(parameters, inputs, labels), strict=True):
-        for place in np.ndindex(values.shape):
-            kept = values[place]
-            values[place] = kept + 1e-6
-            above = loss()
-            values[place] = kept - 1e-6
-            below = loss()
-            values[place] = kept
-            assert (above - below) / 2e-6 == pytest.approx(gradient[place], abs=1e-6)
-
-
-def test_a_folded_head_takes_raw_features_to_the_same_logits(seed):
-    rng = np.random.default_rng(seed)
-    spec = SPECS["lean"]
-    raw = rng.integers(0, 256, (20, 6)).astype(np.int16)
-    inputs = head_inputs(spec, raw)
-    parameters = [rng.normal(0, 1, (7, 2)).astype(np.float32), rng.normal(0, 1, 2).astype(np.float32)]
-    centre, scale = rng.random(7, np.float32), rng.random(7, np.float32) + 1
-    expected = (inputs - centre) / scale @ parameters[0] + parameters[1]
-    logits = HeadRunner(spec, head_fit._folded(parameters, centre, scale)).logits(raw)
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 @SPECS_BY_NAME

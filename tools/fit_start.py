@@ -13,9 +13,10 @@ from rich.progress import Progress, TimeElapsedColumn
 
 from gateway import twin
 from gateway.head import HeadRunner
-from gateway.head_fit import Samples, fit_head
+from gateway.head_fit import fit_head
 from gateway.model import SPECS, Model, ModelSpec
 from gateway.rule import abnormal
+from gateway.samples import Samples
 from gateway.site import Site, lounge
 from gateway.start_weights import load_start, save_start, start_filters
 from sim.field.lounge import Lounge, simulate

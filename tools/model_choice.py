@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.head_fit import Samples, fit_head
+from gateway.head_fit import fit_head
 from gateway.model import Model, spec_named
 from gateway.rule import abnormal
+from gateway.samples import Samples
 from gateway.site import Site
 from gateway.start_weights import load_start, start_filters
 from sim.field.lounge import Lounge, simulate

@@ -1,0 +1,282 @@
+"""One training step as one ONNX graph of standard operators, which plain onnxruntime runs.
+
+    readings, heard, pooled -> node layers -> 2x2 maximum -> features (or: features, already computed)
+    features -> dense layers -> softmax -> cross-entropy -> gradients of all of it, backwards
+    gradients -> optimiser -> the next parameters and the optimiser's next state
+
+Inputs, per cycle of the batch:
+    readings  float [batch, rows, cols], centred on the filters' reference and within +-READING_LIMIT, whole numbers
+    heard     bool [exchanges, 8, batch, rows, cols], by slot whether a unit uses its neighbour's value; a value lost on
+              purpose (failout) is False here
+    pooled    bool [batch, rows, cols], units that take part in their block's maximum
+    features  float [batch, n], 0..255, instead of these three where no node layer is trained
+    targets   float [batch, 2], the wanted scores (normal, abnormal), each row adding up to 1
+and, the same for the whole batch:
+    centre, scale     float [n], the dense layers see (features / 255 - centre) / scale
+    filters<k>.step   float [], 2^shift of a node layer, shift at most SHIFT_LIMIT of gateway/quantise.py
+    filter_rate, rate float [], step sizes of node layers and of dense layers
+    count             float [], number of this step, from 1
+    every parameter, and the optimiser's state for it, under the names that `parameter_shapes` and `state_names` give
+Outputs: loss, logits [batch, 2], features [batch, n], and `gradient.<name>`, `next.<name>`, also for state.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
+
+from gateway.model import CLASSES, CONV3X3, TAPS_OF, LayerShape
+from gateway.quantise import BIAS_LIMIT, BIAS_ONE, WEIGHT_ONE
+from gateway.site import Site
+from gateway.training_layers import (
+    Convolved,
+    LayerInputs,
+    Mesh,
+    Nodes,
+    Pooled,
+    convolve,
+    convolve_back,
+    pool,
+    pool_back,
+)
+from protocol.fixed import ACTIVATION_MAX
+from protocol.grid import SLOTS
+
+# As of gateway/head.py: the newest that every onnxruntime we allow can run.
+_OPSET = 17
+_IR_VERSION = 8
+
+MOMENTUM = 0.9
+ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+# What an optimiser remembers of each parameter, all starting at 0.
+STATE_OF = {"sgd": (), "momentum": ("velocity",), "adam": ("mean", "square")}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Recipe(NamedTuple):
+    """What a training graph is built from.
+
+    Attributes:
+        site: where the nodes stand.
+        layers: the node layers to train; empty: dense layers only, on features.
+        widths: of the dense layers, as `Head.widths`.
+        appends_maximum: whether they also see the maximum of all features.
+        optimiser: "sgd", "momentum" (Polyak 1964, 0.9), "adam" (Kingma and Ba 2015).
+        weight_decay: pulls dense weights towards 0, rate x this a step (AdamW, Loshchilov and Hutter 2019).
+        rounds: False leaves out every rounding, so that gradients can be checked against finite differences.
+        dtype: float32, or float64 for such checks.
+    """
+
+    site: Site
+    layers: tuple[LayerShape, ...]
+    widths: tuple[int, ...]
+    appends_maximum: bool
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    rounds: bool = True
+    dtype: type = np.float32
+
+
+def parameter_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """Every trained array: filters<k>.weights [out, in, taps] and .bias [out], dense<k>.weights [in, out], .bias [out].
+
+    Filters count in shares of their range: a weight of 1 would be 128, a bias of 1 an activation of 256.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index, (kind, channels_in, channels_out) in enumerate(recipe.layers):
+        shapes[f"filters{index}.weights"] = (channels_out, channels_in, TAPS_OF[kind])
+        shapes[f"filters{index}.bias"] = (channels_out,)
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(recipe.widths)):
+        shapes[f"dense{index}.weights"] = (inputs, outputs)
+        shapes[f"dense{index}.bias"] = (outputs,)
+    return shapes
+
+
+def state_names(recipe: Recipe, parameter: str) -> list[str]:
+    """The optimiser's arrays for a parameter, of its shape."""
+    return [f"{parameter}.{kind}" for kind in STATE_OF[recipe.optimiser]]
+
+
+def session(recipe: Recipe) -> ort.InferenceSession:
+    """The graph, ready to run in the calling thread; no other thread is started and no core kept awake."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Least memory, at no cost in time: nodes run as written, and what one leaves is used again at once. Optimisers
+    # would join what is computed twice on purpose, and a plan of the memory keeps pieces apart that need not be.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False
+    return ort.InferenceSession(graph(recipe).SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def graph(recipe: Recipe) -> ModelProto:
+    """The whole step.
+
+    Raises:
+        ValueError: there is no such optimiser.
+    """
+    if recipe.optimiser not in STATE_OF:
+        raise ValueError(f"optimiser: {recipe.optimiser[:40]!r} is none; write {', '.join(STATE_OF)}")
+    g = Nodes(np.dtype(recipe.dtype))
+    mesh = Mesh(recipe.site)
+    gradients: dict[str, str] = {}
+    features, saved = _features(g, mesh, recipe) if recipe.layers else ("features", None)
+    error = _head(g, recipe, features, gradients)
+    if saved:
+        _features_back(g, mesh, saved, error, gradients)
+    for name, gradient in gradients.items():
+        g.add("Identity", gradient, name=f"gradient.{name}")
+        _update(g, recipe, name)
+    return _model(g, recipe)
+
+
+class _Saved(NamedTuple):
+    """What the node layers and the maximum leave behind for the way back."""
+
+    layers: list[Convolved]
+    pooled: Pooled
+
+
+def _features(g: Nodes, mesh: Mesh, recipe: Recipe) -> tuple[str, _Saved]:
+    """Readings -> features [batch, n], 0..255."""
+    value = mesh.spread(g, g.add("Unsqueeze", "readings", np.array([0])))
+    exchanges = sum(layer.kind == CONV3X3 for layer in recipe.layers)
+    halos = iter([mesh.spread(g, g.add("Squeeze", heard, np.array([0]))) for heard in g.split("heard", exchanges, 0)])
+    layers = []
+    for index, shape in enumerate(recipe.layers):
+        weights, bias, step = (f"filters{index}.{kind}" for kind in ("weights", "bias", "step"))
+        heard = g.split(next(halos), SLOTS, 0) if shape.kind == CONV3X3 else []
+        inputs = LayerInputs(value, weights, bias, step, heard)
+        value, saved = convolve(g, mesh, shape, inputs, recipe.rounds)
+        layers.append(saved)
+    taking_part = mesh.spread(g, g.number(g.add("Unsqueeze", "pooled", np.array([0]))))
+    features, maxima = pool(g, mesh, value, taking_part)
+    return g.add("Identity", features, name="features"), _Saved(layers, maxima)
+
+
+def _features_back(g: Nodes, mesh: Mesh, saved: _Saved, error: str, gradients: dict[str, str]) -> None:
+    """From the gradient by the features to those by all filters."""
+    error = pool_back(g, mesh, saved.pooled, error, saved.layers[-1].shape.channels_out)
+    for index, layer in reversed(list(enumerate(saved.layers))):
+        found = convolve_back(g, mesh, layer, error, needs_value=index > 0)
+        gradients[f"filters{index}.weights"], gradients[f"filters{index}.bias"] = found.weights, found.bias
+        error = found.value
+
+
+def _head(g: Nodes, recipe: Recipe, features: str, gradients: dict[str, str]) -> str:
+    """Dense layers, loss and the way back; returns the gradient by the features, "" where nobody needs it."""
+    shares = g.add("Div", features, float(ACTIVATION_MAX))
+    every = shares
+    if recipe.appends_maximum:
+        every = g.add("Concat", shares, g.add("ReduceMax", shares, axes=[1], keepdims=1), axis=1)
+    values = [g.add("Div", g.add("Sub", every, "centre"), "scale")]
+    last = len(recipe.widths) - 2
+    for index in range(last + 1):
+        total = g.add("Gemm", values[-1], f"dense{index}.weights", f"dense{index}.bias")
+        values.append(g.add("Relu", total) if index < last else g.add("Identity", total, name="logits"))
+    error = _loss(g)
+    for index in range(last, -1, -1):
+        gradients[f"dense{index}.weights"] = g.add("Gemm", values[index], error, transA=1)
+        gradients[f"dense{index}.bias"] = g.add("ReduceSum", error, np.array([0]), keepdims=0)
+        if index == 0 and not recipe.layers:
+            return ""
+        error = g.add("Gemm", error, f"dense{index}.weights", transB=1)
+        if index:
+            error = g.add("Mul", g.number(g.add("Greater", values[index], 0.0)), error)
+    error = g.add("Div", error, "scale")
+    if recipe.appends_maximum:
+        error = _maximum_back(g, shares, error, recipe.widths[0] - 1)
+    return g.add("Div", error, float(ACTIVATION_MAX))
+
+
+def _loss(g: Nodes) -> str:
+    """Softmax cross-entropy, the mean over the batch; returns the gradient by the logits."""
+    by_cycle = g.add("ReduceSum", g.add("Mul", "targets", g.add("LogSoftmax", "logits", axis=1)), np.array([1]))
+    g.add("Neg", g.add("ReduceMean", by_cycle, keepdims=0), name="loss")
+    batch = g.number(g.add("Shape", "targets", end=1))
+    return g.add("Div", g.add("Sub", g.add("Softmax", "logits", axis=1), "targets"), batch)
+
+
+def _maximum_back(g: Nodes, shares: str, error: str, features: int) -> str:
+    """The appended maximum's gradient goes to the feature that it was, the first of several."""
+    by_feature = g.add("Slice", error, np.array([0]), np.array([features]), np.array([1]))
+    by_maximum = g.add("Slice", error, np.array([features]), np.array([features + 1]), np.array([1]))
+    winner = g.add("Equal", g.add("ArgMax", shares, axis=1, keepdims=1), np.arange(features)[np.newaxis])
+    return g.add("Add", by_feature, g.add("Where", winner, by_maximum, 0.0))
+
+
+def _update(g: Nodes, recipe: Recipe, name: str) -> None:
+    """The optimiser's step for one parameter, which then stays within what nodes can hold."""
+    is_filter = name.startswith("filters")
+    rate = "filter_rate" if is_filter else "rate"
+    step = g.add("Mul", _direction(g, recipe.optimiser, name), rate)
+    value = g.add("Sub", name, step)
+    if recipe.weight_decay and not is_filter and name.endswith("weights"):
+        value = g.add("Sub", value, g.add("Mul", name, g.add("Mul", rate, recipe.weight_decay)))
+    if is_filter and name.endswith("weights"):
+        value = g.add("Clip", value, -1.0, (WEIGHT_ONE - 1) / WEIGHT_ONE)
+    elif is_filter:
+        limit = g.add("Div", BIAS_LIMIT / BIAS_ONE, name.replace("bias", "step"))
+        value = g.add("Clip", value, g.add("Neg", limit), limit)
+    g.add("Identity", value, name=f"next.{name}")
+
+
+def _direction(g: Nodes, optimiser: str, name: str) -> str:
+    """Where a step of size 1 would go, downhill; the optimiser's state moves on."""
+    gradient = f"gradient.{name}"
+    if optimiser == "sgd":
+        return gradient
+    if optimiser == "momentum":
+        kept = g.add("Mul", f"{name}.velocity", MOMENTUM)
+        return g.add("Add", kept, gradient, name=f"next.{name}.velocity")
+    squared = g.add("Mul", gradient, gradient)
+    mean = _running_mean(g, f"{name}.mean", gradient, ADAM_BETA1)
+    square = _running_mean(g, f"{name}.square", squared, ADAM_BETA2)
+    return g.add("Div", mean, g.add("Add", g.add("Sqrt", square), ADAM_EPSILON))
+
+
+def _running_mean(g: Nodes, name: str, value: str, beta: float) -> str:
+    """Adam's running mean, corrected for having started at 0."""
+    mean = g.add("Add", g.add("Mul", name, beta), g.add("Mul", value, 1 - beta), name=f"next.{name}")
+    return g.add("Div", mean, g.add("Sub", 1.0, g.add("Pow", beta, "count")))
+
+
+def _model(g: Nodes, recipe: Recipe) -> ModelProto:
+    number = helper.np_dtype_to_tensor_dtype(g.dtype)
+    cells = ("batch", recipe.site.rows, recipe.site.cols)
+    inputs_len = recipe.widths[0]
+    features = ("batch", inputs_len - recipe.appends_maximum)
+    shapes = parameter_shapes(recipe)
+    tensors = {"targets": ("batch", CLASSES), "centre": (inputs_len,), "scale": (inputs_len,), "rate": ()}
+    inputs = []
+    if recipe.layers:
+        exchanges = sum(layer.kind == CONV3X3 for layer in recipe.layers)
+        inputs.append(_tensor("heard", TensorProto.BOOL, (exchanges, SLOTS, *cells)))
+        inputs.append(_tensor("pooled", TensorProto.BOOL, cells))
+        tensors |= {"readings": cells, "filter_rate": ()}
+        tensors |= {f"filters{index}.step": () for index in range(len(recipe.layers))}
+    else:
+        tensors["features"] = features
+    if recipe.optimiser == "adam":
+        tensors["count"] = ()
+    trained = {each: shape for name, shape in shapes.items() for each in (name, *state_names(recipe, name))}
+    inputs += [_tensor(name, number, shape) for name, shape in (tensors | trained).items()]
+    results = {"loss": (), "logits": ("batch", CLASSES)} | ({"features": features} if recipe.layers else {})
+    results |= {f"gradient.{name}": shape for name, shape in shapes.items()}
+    results |= {f"next.{name}": shape for name, shape in trained.items()}
+    outputs = [_tensor(name, number, shape) for name, shape in results.items()]
+    body = helper.make_graph(g.nodes, "training", inputs, outputs, g.initializers)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    checker.check_model(model, full_check=True)
+    return model
+
+
+def _tensor(name: str, kind: int, shape: tuple[int | str, ...]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
