@@ -100,6 +100,7 @@ class Node:
         self._free_running = False
         self._told_cycle = 0  # of the latest beacon, believed or not
         self._beacon: beacon.Beacon = None
+        self._version = 0  # of the filters that the cycle is computed with
         self._report = b""
         self._out = []
 
@@ -108,6 +109,7 @@ class Node:
         if self.wave.staged:
             self.wave.news = True  # neighbours that missed it may hear of it now
             if self.wave.take_staged(version):
+                self._version = self.wave.active.version  # a neighbour's frame may come before the beacon
                 self._use_active_filters()
         self._start_cycle(run, cycle, now_ms)
 
@@ -179,12 +181,14 @@ class Node:
         if latest.flags & beacon.OPENS_NOTHING:
             return False
         before, self._beacon = self._beacon, latest
+        last_version, self._version = self._version, latest.version
         last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
             self._report = b""  # nobody asks for another run's reports
             return True
         if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
-            self._beacon = before  # said again, or late; two that count up show that the one believed was not real
+            # Said again, or late; two that count up show that the one believed was not real.
+            self._beacon, self._version = before, last_version
             return False
         self._settle_report(data)
         if latest.cycle != self.cycle:
@@ -357,7 +361,7 @@ class Node:
 
     def _abstain_unless_current(self) -> None:
         """Without the cycle's filter version a node gives its reading and nothing else."""
-        if self._beacon.version != self.wave.active.version and self.state != DONE:
+        if self._version != self.wave.active.version and self.state != DONE:
             self._go(DONE)
 
     def _members(self, slots: int) -> int:

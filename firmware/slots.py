@@ -9,7 +9,7 @@
              3  u8    active slot
              4  u8    phase (protocol/filter_set.py); in phase STAGED the other slot holds a whole set
              5  u32   highest version ever staged
-             9  u8[32] digest of the set in slot 0, then u8[32] in slot 1; zero where it was never recorded
+             9  u8[32] digest of the set in slot 0, then u8[32] in slot 1; zero: never recorded
              73 u8[4] start of the SHA-256 of all before it
 
 The record is replaced by a rename, which littlefs and POSIX do at once or not at all; a slot is written only while the
@@ -24,6 +24,8 @@ from protocol.filter_set import CONFIRMED, RETURNED, SIGNATURE_SIZE, STAGED, TRI
 
 _FORMAT = "<2sBBBI32s32s"
 _DIGEST_SIZE = 32
+# The digest of no set.
+NOBODYS = b"\xff" * _DIGEST_SIZE
 
 
 def slot_path(path: str, slot: int) -> str:
@@ -45,12 +47,14 @@ def read_record(path: str) -> tuple:
     return active & 1, phase, highest, (first, second)
 
 
-def free_slot(path: str) -> str:
-    """The file of the slot that is not active; a set that was held there is held no more."""
-    active, phase, highest, _ = read_record(path)
-    if phase == STAGED:
-        mark(path, CONFIRMED, highest)
-    return slot_path(path, 1 - active)
+def free_slot(path: str, highest: int) -> str:
+    """The file of the slot that is not active; whatever lies there counts no more, nor what is half written to it."""
+    active, phase, _, digests = read_record(path)
+    free = 1 - active
+    if phase == STAGED or digests[free] == bytes(_DIGEST_SIZE):
+        digests = [NOBODYS if slot == free else digests[slot] for slot in (0, 1)]
+        _write(path, active, CONFIRMED if phase == STAGED else phase, highest, digests)
+    return slot_path(path, free)
 
 
 def stage(path: str, version: int, digest: bytes) -> None:

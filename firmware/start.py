@@ -11,7 +11,7 @@ import sys
 from firmware import config, mqtt_session, slots
 from firmware.reading import open_sensor
 from protocol import filter_set, topic
-from protocol.filter_set import RETURNED, STAGED, TRIAL
+from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
 from protocol.grid import SLOTS, neighbour_of, node_name
 
 VERSION = "0.1.0"
@@ -82,6 +82,8 @@ def prepare_filters(path: str, site: str, key: bytes) -> tuple:
     if filters is None:
         raise ValueError("filters: both slots of " + path + " are damaged; write the filters again")
     staged = _load(path, 1 - active, digests, site) if phase == STAGED else None
+    if phase == STAGED and staged is None:
+        phase = CONFIRMED
     if highest is None:
         highest = filters.version
     came = [slots.slot_path(path, slot) if digests[slot] != bytes(32) else "" for slot in (0, 1)]

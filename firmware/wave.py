@@ -144,7 +144,7 @@ class Wave:
             self.staged, self.phase = None, CONFIRMED
             self.offers = self._own_offer
         try:
-            self._slot_path = slots.free_slot(self._path)
+            self._slot_path = slots.free_slot(self._path, self.highest)
             self._work = Receiver(self._slot_path, size)
             self._go(RECEIVING, ticks_add(now_ms, PULL_MS))
         except OSError:
@@ -191,6 +191,11 @@ class Wave:
     @cold
     def _fail(self, reason: int, now_ms: int) -> None:
         """Give up this set for now."""
+        if self.state == RECEIVING:
+            try:
+                self._work.finish()
+            except OSError:
+                pass  # nobody will read it
         self._work = None
         self.slot = -1
         self._trace.fault(reason, self.highest)

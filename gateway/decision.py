@@ -1,8 +1,9 @@
 """The decision: scores become normal or abnormal, and where in the mesh.
 
 `init` and `update` over a small state, no I/O. Abnormal begins at a score of threshold + band / 2 and ends below
-threshold - band / 2, so that a score at the threshold does not flicker. *Where* is the block without which the cycle
-would look least abnormal: its features are set to 0, as if it had noticed nothing (occlusion, Zeiler and Fergus 2014).
+threshold - band / 2, so that a score at the threshold does not flicker. *Where* is, among the blocks that by themselves
+speak for abnormal, the one whose features add up to most. To leave a block out and see what the head makes of it
+(occlusion, Zeiler and Fergus 2014) does not find it: where several blocks are abnormal, each can be spared.
 """
 
 from typing import NamedTuple
@@ -87,26 +88,36 @@ def update(
 
 
 def locate(features: NDArray[np.integer], head: HeadRunner) -> tuple[int, int] | None:
-    """The block whose removal lowers the log-odds of abnormal most, the first of several; None if all features are 0.
+    """The block that speaks loudest for abnormal, the first of several; None if no block noticed anything.
 
-    Log-odds, because probabilities near 1 do not tell one strong block from another.
+    A block speaks for abnormal if the head finds the cycle more abnormal with it alone than in silence; where none
+    does, all that noticed something are looked at.
     """
     suspects = np.argwhere((features > 0).any(axis=-1))
     if not len(suspects):
         return None
-    log_odds = np.concatenate(
+    silence = _log_odds(np.zeros_like(features)[np.newaxis], head)
+    alone = np.concatenate(
         [
-            _without(features, suspects[start : start + _BLOCKS_AT_ONCE], head)
+            _log_odds(_alone(features, suspects[start : start + _BLOCKS_AT_ONCE]), head)
             for start in range(0, len(suspects), _BLOCKS_AT_ONCE)
         ]
     )
-    row, col = suspects[np.argmin(log_odds)]
+    if (alone > silence).any():
+        suspects = suspects[alone > silence]
+    row, col = suspects[features[tuple(suspects.T)].clip(0).sum(axis=-1, dtype=np.int64).argmax()]
     return int(row), int(col)
 
 
-def _without(features: NDArray[np.integer], blocks: NDArray[np.intp], head: HeadRunner) -> NDArray[np.float32]:
-    """Log-odds of abnormal with each of these blocks silenced in turn: blocks [k, 2] -> float32 [k]."""
-    batch = np.repeat(features[np.newaxis], len(blocks), axis=0)
-    batch[np.arange(len(blocks)), blocks[:, 0], blocks[:, 1]] = 0
-    logits = head.logits(batch.reshape(len(blocks), -1))
+def _alone(features: NDArray[np.integer], blocks: NDArray[np.intp]) -> NDArray[np.integer]:
+    """A cycle for each of these blocks, in which it alone noticed something: blocks [k, 2] -> [k, *features.shape]."""
+    batch = np.zeros((len(blocks), *features.shape), features.dtype)
+    rows, cols = blocks.T
+    batch[np.arange(len(blocks)), rows, cols] = features[rows, cols]
+    return batch
+
+
+def _log_odds(batch: NDArray[np.integer], head: HeadRunner) -> NDArray[np.float32]:
+    """Of abnormal, one per cycle; probabilities near 1 would not tell one strong block from another."""
+    logits = head.logits(batch.reshape(len(batch), -1))
     return logits[:, 1] - logits[:, 0]

@@ -29,16 +29,20 @@ from protocol.grid import CENTRE, TAPS
 FIRST_VERSION = 1
 FOLDER = Path(__file__).with_name("weights")
 
-# Weights of 64 at shift 6 pass a difference through: one step of activation per ccel.
+# Weights of 64 at shift 6 pass a value through.
 _ONE = 64
 _SHIFT = 6
-# A difference shows from 2.00 degrees on and saturates at 4.55: the threshold of 3.0 lies at 100 of 255.
-_SILENT_CCEL = 200
-# The second layer of the seed spec: 68..132 of 255 becomes 0..255, which is 2.68..3.32 degrees.
-_SHIFT_SHARP = 4
-_EDGE_LOW = 68
+# One step of activation is 2 ccel, so that differences tell apart up to 5.1 degrees over where they begin to show.
+_SLOPE = 0.5
+# Half a step more than 2.68 and 2.00 degrees, for units round and these shall be rounded down: 2.99 is not 3.00.
+# Seed: high enough that differences under the site's 3.00 hardly add up to one over it.
+_SILENT_SEED = 134.5
+# Lean: the rule's 3.00 is 50 of 255.
+_SILENT_LEAN = 100.5
 # A hot spot, the cell over the mean of its four neighbours, shows from 1.00 degree on.
-_SPOT_SILENT_CCEL = 100
+_SILENT_SPOT = 50
+# The second layer of the seed spec: a weight of 1 is 4 there.
+_SHIFT_STEEP = 4
 
 # Taps NW N NE W C E SW S SE; all sum to zero, so the level of a room does not matter.
 _DIFFERENCES = (
@@ -48,13 +52,25 @@ _DIFFERENCES = (
     (0, 0, 0, 0, 1, 0, 0, -1, 0),  # own over south
     (0, -0.25, 0, -0.25, 1, -0.25, 0, -0.25, 0),  # hot spot
 )
+# What the second layer of the seed spec makes of a unit's five channels: any difference, very steep (3.02 degrees are
+# 129 of 255, 3.35 and more are 255) and less so, then how large: horizontal, vertical and both together.
+_SEED_SPREAD = (
+    (1.9, 1.9, 1.9, 1.9, 0),
+    (0.475, 0.475, 0.475, 0.475, 0),
+    (0.25, 0.25, 0, 0, 0),
+    (0, 0, 0.25, 0.25, 0),
+    (0.25, 0.25, 0.25, 0.25, 0),
+)
+# Lean: relu(h - v), v, then relu(v - h), h and the hot spot as they come, for learning to take up.
+_LEAN_SPREAD = ((1, 1, -1, -1, 0), (0, 0, 1, 1, 0), (-1, -1, 1, 1, 0), (1, 1, 0, 0, 0), (0, 0, 0, 0, 1))
+_LEAN_MAXIMUM = ((1, 1, 0, 0, 0),)
 
 
 def start_filters(spec: ModelSpec, reference_ccel: int = REFERENCE_CCEL_DEFAULT) -> Filters:
     """Difference filters of version 1.
 
-    Seed: the second layer passes each channel on, four times as steep, for the head has to tell one difference over the
-    threshold from many that lie under it.
+    Seed: the second layer tells sharply that a difference is over the threshold, for the head to decide by, and how
+    large it is, for the place to be found by (gateway/decision.py).
 
     Lean: the filters compute the rule itself. |E - C| and |S - C| are sums of two channels each, for one of the two is
     always 0; and their maximum is max(h, v) = relu(h - v) + v.
@@ -62,14 +78,13 @@ def start_filters(spec: ModelSpec, reference_ccel: int = REFERENCE_CCEL_DEFAULT)
     Raises:
         ModelError: there are no hand-set filters for this spec.
     """
-    first = _layer(CONV3X3, _DIFFERENCES, [-_SILENT_CCEL] * 4 + [-_SPOT_SILENT_CCEL])
+    silent = _SILENT_SEED if spec.name == "seed" else _SILENT_LEAN
+    first = _layer(CONV3X3, _SLOPE * np.asarray(_DIFFERENCES), [-silent] * 4 + [-_SILENT_SPOT])
     if spec.name == "seed":
-        second = _layer(CONV3X3, _own_channel(5), [-_EDGE_LOW] * 5, _SHIFT_SHARP)
+        second = _layer(CONV3X3, _at_centre(_SEED_SPREAD), [0] * 5, _SHIFT_STEEP)
         return Filters(FIRST_VERSION, reference_ccel, (first, second))
     if spec.name == "lean":
-        # relu(h - v), v, then relu(v - h), h and the hot spot as they come, for learning to take up.
-        spread = [(1, 1, -1, -1, 0), (0, 0, 1, 1, 0), (-1, -1, 1, 1, 0), (1, 1, 0, 0, 0), (0, 0, 0, 0, 1)]
-        layers = (first, _layer(CONV1X1, spread, [0] * 5), _layer(CONV1X1, [(1, 1, 0, 0, 0)], [0]))
+        layers = (first, _layer(CONV1X1, _LEAN_SPREAD, [0] * 5), _layer(CONV1X1, _LEAN_MAXIMUM, [0]))
         return Filters(FIRST_VERSION, reference_ccel, layers)
     raise ModelError(f"spec: {spec.name} has no hand-set filters; write one of {', '.join(SPECS)}")
 
@@ -116,8 +131,9 @@ def _layer(kind: str, weights: ArrayLike, bias: ArrayLike, shift: int = _SHIFT) 
     return NodeLayer(kind, shaped.shape[1], len(shaped), shift, biases, shaped)
 
 
-def _own_channel(channels: int) -> NDArray[np.float64]:
-    """conv3x3 weights [channels, channels * 9] that pass each unit's own channels through."""
-    weights = np.zeros((channels, channels, TAPS))
-    weights[np.arange(channels), np.arange(channels), CENTRE] = 1
-    return weights.reshape(channels, -1)
+def _at_centre(weights: ArrayLike) -> NDArray[np.float64]:
+    """conv3x3 weights [out, in * 9] that look at the unit itself only, from [out, in]."""
+    own = np.asarray(weights, np.float64)
+    taps = np.zeros((*own.shape, TAPS))
+    taps[..., CENTRE] = own
+    return taps.reshape(len(own), -1)

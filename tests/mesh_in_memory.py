@@ -11,13 +11,15 @@ import random
 from functools import partial
 
 import numpy as np
+from wave_bench import PIECE
 
 from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO, Node
+from firmware.start import prepare_filters
 from gateway.gateway import Gateway, Timing
 from gateway.model import SPECS, Head, Model, feature_len
 from gateway.site import Site
 from gateway.start_weights import start_filters
-from protocol import filter_set, topic
+from protocol import filter_set, grid, topic
 from protocol.compat import TICKS_PERIOD, ticks_add
 from protocol.grid import BLOCK_SIDE
 
@@ -194,3 +196,62 @@ class MeshInMemory:
         elif destination == TO_GATEWAY:
             for delay_ms in self._transport.delays_ms(self.now_ms):
                 self.at(delay_ms, self._arrive_at_gateway, cell, data)
+
+
+class WaveMesh(MeshInMemory):
+    """The same with files and a key; sets go to whoever asks for them, as firmware/link.py has a broker do it.
+
+    Attributes:
+        handed: (giver, taker) of every set handed over; the gateway gives as None.
+    """
+
+    def __init__(self, site, model, sensors, transport, *, folder, key):
+        """Each node is flashed with the model's filters; its files lie in the folder."""
+        super().__init__(site, model, sensors, transport)
+        self.handed = []
+        self._folder, self._key, self._sensors = folder, key, sensors
+        self._pulled = {}
+        for cell in site.cells:
+            self.path(cell).write_bytes(model.filters.pack(site.name))
+            self.boot(cell)
+
+    def path(self, cell):
+        """The file of a node's slot 0."""
+        return self._folder / grid.node_name(*cell)
+
+    def boot(self, cell):
+        """Start a node on its files, whether it ran or not."""
+        prepared = prepare_filters(str(self.path(cell)), self._site.name, self._key)
+        exists = int(self._site.neighbour_masks[cell])
+        self.nodes[cell] = Node(*cell, exists, prepared, self._sensors[cell], boot=0xB00700 + cell[1])
+        self._pulled[cell] = -1
+        self._poll_ms.pop(cell, None)  # of the time before
+
+    def push(self, model, data):
+        """The gateway begins to roll out a model; the nodes next to it get the signed set."""
+        self.gateway.push(model, data)
+        for cell in self._site.next_to_gateway:
+            self.hand(cell, data)
+
+    def hand(self, cell, data, giver=None):
+        """Give a node a set, piece by piece, a ms apart."""
+        self.handed.append((giver, cell))
+        for number, at in enumerate(range(0, max(len(data), 1), PIECE)):
+            self.at(1 + number, self._feed, cell, at, len(data), data[at : at + PIECE])
+
+    def _feed(self, cell, at, size, piece):
+        if cell in self.nodes:
+            self.nodes[cell].wave.feed(at, size, piece, self.ticks(cell))
+            self._poll_at(cell, self.now_ms)
+
+    def _poll(self, cell):
+        super()._poll(cell)
+        if cell not in self.nodes or self._pulled[cell] == self.nodes[cell].wave.slot:
+            return
+        slot = self._pulled[cell] = self.nodes[cell].wave.slot
+        if slot >= 0:
+            giver = grid.neighbour_of(*cell, slot)
+            offers = self.nodes[giver].wave.offers if giver in self.nodes else ""
+            if offers:
+                with open(offers, "rb") as file:
+                    self.hand(cell, file.read(), giver)

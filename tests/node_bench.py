@@ -1,14 +1,13 @@
 """One real node on a test bench, with a hand on its clock, and every frame that it could hear."""
 
 from mesh_in_memory import RUN, TIMING, MeshInMemory, Perfect, Sensor, make_model, make_node, make_site
+from wave_bench import BEFORE_WRAP
 
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
 from protocol import beacon, frame, health
-from protocol.compat import TICKS_PERIOD, ticks_add
+from protocol.compat import ticks_add
 
-# Any instant at which the ticks wrap while a node waits.
-BEFORE_WRAP = TICKS_PERIOD - 1_000
 PERIOD_MS, EXCHANGE_MS, GATHER_MS = TIMING.period_ms, TIMING.exchange_ms, TIMING.gather_ms
 SQUARE = make_site(3, 3)
 CENTRE = (1, 1)  # member of the block (0, 0), of which (0, 0) is the lowest

@@ -80,16 +80,20 @@ def test_a_score_that_wanders_within_the_band_never_flickers(seed):
         assert {was_abnormal} == {decide(score, was_abnormal) for score in rng.uniform(0.451, 0.549, 20)}
 
 
-def test_where_is_the_block_whose_silence_lowers_the_odds_most():
-    runner = lean_runner([1, 1, 1, 9, 1, 1, 0])
-    decided = decision.update(decision.init(), features(200, 0, 100, 40, 0, 199), runner)[1]
+def test_where_is_the_loudest_block_of_those_that_speak_for_abnormal():
+    runner = lean_runner([-1, 1, 1, 1, 1, 1, 0])
+    decided = decision.update(decision.init(), features(255, 0, 100, 140, 0, 139), runner)[1]
     assert decided.abnormal
     assert (1, 0) == decided.where
 
 
+def test_where_is_the_loudest_block_if_the_head_learned_nothing_from_any():
+    assert (0, 1) == decision.locate(features(20, 90, 0, -1, 80, 0), lean_runner([0] * 7))
+
+
 def test_where_is_found_though_the_scores_saturate():
-    runner = lean_runner([100, 101, 100, 100, 100, 100, 0])
-    cycle = features(*[255] * 6)
+    runner = lean_runner([100] * 6 + [0])
+    cycle = features(200, 201, *[200] * 4)
     assert 1.0 == runner.scores(cycle.ravel())[0, 1]
     assert (0, 1) == decision.update(decision.init(), cycle, runner)[1].where
 
@@ -104,19 +108,20 @@ def test_where_takes_the_maximum_over_the_site_into_account():
     assert (0, 2) == decision.locate(features(10, 200, 201, 0, 0, 50), runner)
 
 
-def test_a_block_is_silenced_in_all_its_channels(seed):
+def test_a_block_speaks_with_all_its_channels(seed):
     rng = np.random.default_rng(seed)
     spec, cycle = SPECS["seed"], rng.integers(-1, 256, (3, 4, 5)).astype(np.int16)
     widths = ((60, 200), (200, 2))
     layers = tuple((rng.normal(0, 1, w).astype(np.float32), rng.normal(0, 1, w[1]).astype(np.float32)) for w in widths)
     runner = HeadRunner(spec, Head(1, layers))
-    odds = {}
+    loud = {}
     for row, col in np.ndindex(3, 4):
-        without = cycle.copy()
-        without[row, col] = 0
-        normal, abnormal = runner.logits(without.ravel())[0]
-        odds[row, col] = abnormal - normal
-    assert min(odds, key=odds.get) == decision.locate(cycle, runner)
+        alone = np.zeros_like(cycle)
+        alone[row, col] = cycle[row, col]
+        of_block, of_silence = (runner.logits(each.ravel())[0] for each in (alone, np.zeros_like(cycle)))
+        if of_block[1] - of_block[0] > of_silence[1] - of_silence[0]:
+            loud[row, col] = cycle[row, col].clip(0).sum()
+    assert max(loud, key=loud.get) == decision.locate(cycle, runner)
 
 
 def test_a_large_site_is_searched_to_its_last_block():

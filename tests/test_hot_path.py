@@ -21,7 +21,7 @@ SET = filter_set.pack(1, "s", 0, [layer(CONV3X3, 1, 9), layer(CONV1X1, 5, 1), la
 CALLS = {
     "unit.convolve": "convolve(filters.values[0], filters.inputs[0], first.weights, first.bias, first.shape)",
     "Filters.compute": "filters.compute(0)",
-    "Neighbours.start_cycle": "neighbours.start_cycle()",
+    "Neighbours.clear": "neighbours.clear()",
     "Neighbours.slot_of": "neighbours.slot_of(4, 3)",
     "Neighbours.hear": "neighbours.hear(6, True)",
     "Neighbours.deny": "neighbours.deny(2)",
@@ -29,7 +29,7 @@ CALLS = {
     "Neighbours.within": "neighbours.within(2)",
     "Neighbours.awaited": "neighbours.awaited(1)",
     "Neighbours.fill": "neighbours.fill(1, filters.values[1])",
-    "Block.start_cycle": "block.start_cycle()",
+    "Block.clear": "block.clear()",
     "Block.put": "block.put(2, filters.values[2], absence, 2150)",
     "kind_of": "kind_of(member)",
     "cycle_of": "cycle_of(member, 1000000)",

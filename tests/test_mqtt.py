@@ -3,6 +3,28 @@
 import random
 
 import pytest
+from mqtt_bench import (
+    BYTES_IN,
+    BYTES_OUT,
+    CONNACK,
+    CONNECT,
+    FACTS,
+    PACKETS_IN,
+    PACKETS_OUT,
+    PING_MS,
+    PINGREQ,
+    PINGRESP,
+    PUBACK_OF_FACTS,
+    SILENCE_MS,
+    SKIPPED,
+    SUBACK,
+    SUBSCRIBE,
+    Line,
+    connecting,
+    duplicate_of,
+    publish_of,
+    ready,
+)
 
 from firmware import mqtt, mqtt_session
 from firmware.mqtt import (
@@ -14,84 +36,12 @@ from firmware.mqtt import (
     OUT_MAX,
     READY,
     SUBSCRIBING,
-    Client,
     RemoteProtocolError,
     field,
     header_of,
     packet_of,
 )
 from protocol.compat import TICKS_PERIOD, ticks_add
-
-KEEPALIVE_S = 60
-PING_MS = KEEPALIVE_S * 1000 // 2
-SILENCE_MS = KEEPALIVE_S * 1500
-BEFORE_WRAP = TICKS_PERIOD - 5_000
-CONNECT = mqtt_session.connect("node", "state", KEEPALIVE_S)
-SUBSCRIBE = mqtt_session.subscribe(["cycle", "n/+/halo"])
-FACTS = mqtt_session.retained("about", "{}")
-CONNACK = b"\x20\x02\x00\x00"
-SUBACK = b"\x90\x04\x00\x01\x00\x00"
-PUBACK_OF_FACTS = b"\x40\x02\x00\x02"
-PINGREQ, PINGRESP = b"\xc0\x00", b"\xd0\x00"
-
-
-class Line:
-    """A client whose socket is this test."""
-
-    def __init__(self):
-        self.heard = []
-        session = (KEEPALIVE_S, CONNECT, SUBSCRIBE, FACTS)
-        self.client = Client(session, lambda payload: self.heard.append(bytes(payload)), None)
-        self.now_ms = BEFORE_WRAP
-
-    def receive(self, data, at_once=IN_MAX):
-        """The socket gives these bytes, so many at a time."""
-        while data:
-            room = self.client.room()
-            count = min(len(room), len(data), at_once)
-            room[:count] = data[:count]
-            self.client.feed(count, self.now_ms)
-            data = data[count:]
-
-    def sent(self):
-        """What went out since the last look."""
-        out, self.client.out = bytes(self.client.out), bytearray()
-        return out
-
-    def wait(self, duration_ms):
-        self.now_ms = ticks_add(self.now_ms, duration_ms)
-        return self.client.poll(self.now_ms)
-
-    def follow(self, duration_ms):
-        """Poll whenever poll said so, over a time: (ms, what went out) each time that something did."""
-        start, passed, log = self.now_ms, 0, []
-        while True:
-            self.now_ms = ticks_add(start, passed)
-            wait_ms = self.client.poll(self.now_ms)
-            out = self.sent()
-            if out:
-                log.append((passed, out))
-            if passed >= duration_ms:
-                return log
-            passed = min(passed + wait_ms, duration_ms)
-
-
-def connecting():
-    line = Line()
-    line.client.start_connect(line.now_ms)
-    return line
-
-
-def ready(facts_arrived=True):
-    line = connecting()
-    line.receive(CONNACK + SUBACK + (PUBACK_OF_FACTS if facts_arrived else b""))
-    line.sent()
-    return line
-
-
-def publish_of(payload, topic=b"a/b", first=0x30, packet_id=b""):
-    return packet_of(first, field(topic) + packet_id + payload)
-
 
 # Bytes
 
@@ -179,7 +129,6 @@ STREAM = (
 )
 MESSAGES = [b"", b"one", bytes(range(130)), bytes(IN_MAX - 8), b"last"]
 ANSWERS = CONNECT + SUBSCRIBE + FACTS + b"\x40\x02\x00\x07"
-PACKETS_IN, BYTES_IN, PACKETS_OUT, BYTES_OUT, SKIPPED = range(5)
 
 
 def check_stream(line, skipped=0):
@@ -229,10 +178,6 @@ def test_there_is_always_room_for_a_byte():
 
 
 # Messages that must arrive
-
-
-def duplicate_of(packet):
-    return bytes((packet[0] | 8,)) + packet[1:]
 
 
 def state_message(packet_id, word=b"ready"):

@@ -125,10 +125,10 @@ def test_the_twin_computes_every_unit_as_the_nodes_do(seed, spec, compute):
 def test_a_flagged_neighbour_counts_as_the_nodes_own_value():
     site = site_of_cells("pair", {(0, 0), (0, 1)})
     filters = start_filters(SPECS["seed"])
-    first = Filters(1, 2200, filters.layers[:1])  # channel 0: east over own, from 2.00 degrees on
+    first = Filters(1, 2200, filters.layers[:1])  # channel 0: east over own, from 2.68 degrees on
     readings, present = np.array([[2000, 2300]], np.int16), np.ones((1, 2), np.bool_)
     heard, flagged = np.zeros((1, 1, 2), np.uint8), np.array([[[1 << 4, 0]]], np.uint8)
-    assert 100 == twin.units(first, readings, present, site.neighbour_masks, heard)[0, 0, 0]
+    assert 16 == twin.units(first, readings, present, site.neighbour_masks, heard)[0, 0, 0]
     assert 0 == twin.units(first, readings, present, site.neighbour_masks, flagged)[0, 0, 0]
 
 

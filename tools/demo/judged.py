@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.acceptance import accuracy as accuracy_of
 from gateway.gateway import Outcome
@@ -54,11 +55,17 @@ def places(outcomes: list[Outcome]) -> dict[str, int]:
         if not decided.abnormal or not abnormal(record.readings_ccel, record.has_reading):
             continue
         counts["found"] += 1
-        largest = largest_difference(record.readings_ccel, record.has_reading)
-        if decided.where and largest:
-            blocks = np.array([largest.first, largest.second]) // BLOCK_SIDE
-            counts["near"] += bool((np.abs(blocks - decided.where).max(axis=1) <= 1).any())
+        counts["near"] += is_near(decided.where, record.readings_ccel, record.has_reading)
     return counts
+
+
+def is_near(where: tuple[int, int] | None, readings_ccel: NDArray[np.int16], present: NDArray[np.bool_]) -> bool:
+    """Whether a block is that of the largest difference of a cycle, or next to it, corners included."""
+    largest = largest_difference(readings_ccel, present)
+    if where is None or largest is None:
+        return False
+    blocks = np.array([largest.first, largest.second]) // BLOCK_SIDE
+    return bool((np.abs(blocks - where).max(axis=1) <= 1).any())
 
 
 def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:

@@ -14,7 +14,8 @@ before mpy-cross compiles them, seven things happen to their syntax trees, none 
 """
 
 import ast
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import firmware
@@ -42,7 +43,8 @@ _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
 
 
-def bundle(name: str, viper: bool = True) -> dict[str, str]:
+@functools.cache
+def bundle(name: str, viper: bool = True) -> Mapping[str, str]:
     """The source of one of the bundles, and of each module that it loads for a call, by the modules' names.
 
     Args:

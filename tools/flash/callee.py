@@ -38,6 +38,13 @@ class Callee(NamedTuple):
         parameters = [argument.arg for argument in self.definition.args.args]
         return dict(zip(parameters, values, strict=True)) if len(parameters) == len(values) else None
 
+    def is_named_in(self, outer: ast.FunctionDef) -> bool:
+        """Whether a function mentions its name at all; most do not, which saves looking closer."""
+        nodes = ast.walk(outer)
+        if self.is_method:
+            return any(isinstance(n, ast.Attribute) and n.attr == self.name for n in nodes)
+        return any(isinstance(n, ast.Name) and n.id == self.name for n in nodes)
+
     def may_go_into(self, outer: ast.FunctionDef) -> bool:
         """Whether its code means the same inside `outer`: that is no machine code, and hides no name that it needs."""
         if outer is self.definition or any(ast.unparse(d).startswith("micropython.") for d in outer.decorator_list):

@@ -93,7 +93,8 @@ def split(name: str, body: Statements, entries: set[str]) -> dict[str, Statement
     apart = [s for s in body if s not in shared]
     asked = {s.name for s in shared}
     for function in cold:
-        own = [s for s in apart if s in _needed([function], apart) and s is not function]
+        needed = _needed([function], apart)
+        own = [s for s in apart if s in needed and s is not function]
         modules[_module_of(function)] = _cold_module(name, function, own, asked)
     return modules
 
@@ -136,6 +137,7 @@ def _module_of(function: ast.FunctionDef) -> str:
 
 def _needed(roots: Statements, rest: Statements) -> Statements:
     """The roots' definitions and all that they mention, directly or not; roots that are not in `rest` are left out."""
+    definitions = [(statement, _names_of(statement)) for statement in rest]
     found: Statements = []
     waiting = list(roots)
     while waiting:
@@ -144,7 +146,7 @@ def _needed(roots: Statements, rest: Statements) -> Statements:
             continue
         found.append(statement)
         mentioned = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
-        waiting += [s for s in rest if _names_of(s) & mentioned and s not in found]
+        waiting += [s for s, names in definitions if names & mentioned and s not in found]
     return [s for s in found if s in rest]
 
 

@@ -72,7 +72,7 @@ class _Expression(ast.NodeTransformer):
         self._value = returned.value
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        if self._callee.may_go_into(node):
+        if self._callee.is_named_in(node) and self._callee.may_go_into(node):
             self.generic_visit(node)
         return node
 

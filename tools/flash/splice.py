@@ -17,7 +17,7 @@ def splice(body: list[ast.stmt], callee: Callee) -> None:
         callee: nothing but one call mentions it; the call may stand in code that is copied meanwhile.
     """
     for node in [node for statement in body for node in ast.walk(statement)]:
-        if isinstance(node, ast.FunctionDef) and callee.may_go_into(node):
+        if isinstance(node, ast.FunctionDef) and callee.is_named_in(node) and callee.may_go_into(node):
             node.body = _replaced(node, node.body, callee)
 
 

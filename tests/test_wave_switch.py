@@ -1,0 +1,251 @@
+"""From one filter set to the next: held, on trial, confirmed or returned; and what a node offers meanwhile."""
+
+import shutil
+
+import pytest
+from wave_bench import QUIET, RESTING, Bench, content
+from wave_sets import KEY, flashed, good
+
+from firmware import slots
+from firmware.wave import PULL_MS, TRIAL_CYCLES
+from protocol import health
+from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
+from protocol.health import REFUSED_SIGNATURE, WAVE_BROKEN
+
+SLOT = 4  # of the neighbour that has something newer
+SET = good(2)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    (tmp_path / "f").write_bytes(flashed())
+    return Bench(str(tmp_path / "f"), KEY)
+
+
+def test_only_the_cycle_that_names_the_staged_set_switches_to_it(bench):
+    bench.take_in(SET)
+    before = bench.files(), bench.computed()
+    for version in (1, 3, 0, 0x8002):
+        assert not bench.wave.take_staged(version)
+    assert ((STAGED, 2), before) == (
+        (bench.wave.phase, bench.wave.staged.version),
+        (bench.files(), bench.computed()),
+    )
+    assert bench.wave.take_staged(2)
+    assert (TRIAL, 2, None) == (bench.wave.phase, bench.wave.active.version, bench.wave.staged)
+
+
+def test_a_node_that_rests_after_a_failure_switches_all_the_same(bench):
+    bench.take_in(SET)
+    bench.wave.notice(SLOT, 3, bench.now_ms)
+    bench.wave.lose_link(bench.now_ms)
+    assert (RESTING, STAGED) == (bench.wave.state, bench.wave.phase)
+    assert bench.switch(2)
+    bench.rest()
+    assert (RESTING, TRIAL) == (bench.wave.state, bench.wave.phase)
+
+
+def test_a_set_is_confirmed_by_its_third_completed_cycle(bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    phases = []
+    for _ in range(TRIAL_CYCLES):
+        bench.wave.complete_cycle()
+        phases.append((bench.wave.phase, bench.wave.state, slots.read_record(bench.path)[1]))
+    assert [(TRIAL, RESTING, TRIAL)] * 2 + [(CONFIRMED, QUIET, CONFIRMED)] == phases
+
+
+def test_a_node_on_trial_takes_no_set_and_its_predecessors_file_is_not_touched(bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.wait(10 * PULL_MS)
+    bench.wave.notice(SLOT, 3, bench.now_ms)
+    bench.take_in(good(3))
+    assert (RESTING, flashed(), {}) == (bench.wave.state, content(bench.path), bench.faults())
+
+
+def test_a_node_that_is_reset_on_trial_is_back_at_the_set_before_and_says_so(bench):
+    computed = bench.computed()
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.wave.complete_cycle()
+    for boots in range(2):
+        bench.boot()
+        assert (RETURNED, 1, 2, True) == (
+            bench.wave.phase,
+            bench.wave.active.version,
+            bench.wave.highest,
+            bench.wave.news,
+        ), boots
+        assert computed == bench.computed()
+
+
+def test_a_reset_on_trial_is_counted(bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.boot()
+    assert {health.SET_RETURNED: 1} == bench.faults()
+
+
+def test_a_node_that_is_reset_with_a_staged_set_holds_it_still(bench):
+    bench.take_in(SET)
+    bench.boot()
+    assert (STAGED, 1, 2) == (bench.wave.phase, bench.wave.active.version, bench.wave.staged.version)
+    assert SET == content(bench.wave.offers)
+    assert bench.switch(2)
+
+
+def test_a_confirmed_set_survives_a_reset_and_is_computed_with(bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.confirm()
+    computed = bench.computed()
+    bench.boot()
+    assert (CONFIRMED, 2, False) == (bench.wave.phase, bench.wave.active.version, bench.wave.news)
+    assert computed == bench.computed()
+
+
+def test_ten_sets_one_after_the_other_change_slots_each_time(bench):
+    for version in range(2, 12):
+        bench.take_in(good(version))
+        assert bench.switch(version)
+        bench.confirm()
+        assert (version, version & 1 ^ 1) == (bench.wave.active.version, slots.read_record(bench.path)[0])
+    assert {} == bench.faults()
+
+
+def test_a_newer_set_takes_the_place_of_one_that_waits_for_its_cycle(bench):
+    bench.take_in(SET)
+    bench.feed(good(3), end=100)
+    assert (None, CONFIRMED) == (bench.wave.staged, bench.wave.phase)
+    bench.feed(good(3), start=100)
+    bench.work()
+    assert (STAGED, 3) == (bench.wave.phase, bench.wave.staged.version)
+
+
+@pytest.mark.parametrize("write", ["take_staged", "complete_cycle"])
+def test_a_flash_that_cannot_be_written_costs_no_cycle(write, bench, monkeypatch):
+    """A switch that cannot be recorded is not made; a confirmation is tried again in the next cycle."""
+    bench.take_in(SET)
+
+    def fail(*_):
+        raise OSError(30, "read-only")
+
+    if write == "take_staged":
+        with monkeypatch.context() as patch:
+            patch.setattr(slots, "mark", fail)
+            assert not bench.switch(2)
+        assert (STAGED, {WAVE_BROKEN: 1}, 1) == (bench.wave.phase, bench.faults(), bench.wave.active.version)
+        assert bench.switch(2)
+        return
+    bench.switch(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "mark", fail)
+        bench.confirm()
+    assert (TRIAL, {WAVE_BROKEN: 1}) == (bench.wave.phase, bench.faults())
+    bench.wave.complete_cycle()
+    assert CONFIRMED == bench.wave.phase
+
+
+# What a node says and offers
+
+
+def test_every_change_of_phase_and_every_refusal_is_news(bench):
+    assert not bench.wave.news
+    for act in (
+        lambda: bench.take_in(SET),
+        lambda: bench.switch(2),
+        bench.confirm,
+        lambda: bench.take_in(good(3)[:-1]),
+    ):
+        act()
+        assert bench.wave.news
+        bench.wave.news = False
+    bench.rest()
+    bench.feed(good(3), end=100)
+    bench.wave.lose_link(bench.now_ms)
+    assert not bench.wave.news, "what broke off concerns nobody else"
+
+
+def test_a_node_offers_the_newest_set_that_it_proved(bench):
+    assert "" == bench.wave.offers
+    bench.take_in(SET)
+    assert SET == content(bench.wave.offers)
+    bench.switch(2)
+    bench.confirm()
+    assert SET == content(bench.wave.offers)
+
+
+def test_a_node_offers_nothing_while_its_slot_is_written(bench):
+    bench.take_in(SET)
+    bench.feed(good(3), end=100)
+    assert "" == bench.wave.offers
+
+
+@pytest.mark.parametrize("how", ["refused", "broken"])
+def test_a_node_offers_its_active_set_still_after_another_came_to_nothing(how, bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.confirm()
+    if how == "refused":
+        bench.take_in(good(3)[:-1])
+        assert {REFUSED_SIGNATURE: 1} == bench.faults()
+    else:
+        bench.feed(good(3), end=100)
+        bench.wave.lose_link(bench.now_ms)
+    assert SET == content(bench.wave.offers)
+
+
+def test_a_set_that_is_refused_costs_no_set_that_waits_for_its_cycle(bench):
+    """Whoever can publish could keep a node from every set otherwise: held or taken again, but not lost."""
+    bench.take_in(SET)
+    bench.take_in(good(3)[:-1])
+    assert {REFUSED_SIGNATURE: 1} == bench.faults()
+    bench.rest()
+    if bench.wave.staged is None:
+        bench.wave.notice(SLOT, 2, bench.now_ms)
+        assert SLOT == bench.wave.slot
+        bench.take_in(SET)
+    assert bench.wave.staged.version == 2
+    assert bench.switch(2)
+
+
+def test_a_node_that_switches_pulls_from_nobody_any_more(bench):
+    bench.take_in(SET)
+    bench.wave.notice(SLOT, 3, bench.now_ms)
+    assert SLOT == bench.wave.slot
+    assert bench.switch(2)
+    assert -1 == bench.wave.slot
+
+
+def test_a_staged_set_that_is_not_whole_any_more_is_not_said_to_be_held(bench):
+    bench.take_in(SET)
+    with open(bench.wave.offers, "wb") as file:
+        file.write(SET[:50])
+    bench.boot()
+    assert (None, CONFIRMED) == (bench.wave.staged, bench.wave.phase)
+
+
+def test_a_damaged_active_set_is_replaced_by_the_one_before(bench, tmp_path):
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.confirm()
+    with open(bench.wave.offers, "wb") as file:
+        file.write(SET[:50])
+    bench.boot()
+    assert 1 == bench.wave.active.version
+    shutil.copy(tmp_path / "f.1", tmp_path / "f")
+    with pytest.raises(ValueError, match="filter"):
+        bench.boot()
+
+
+def test_a_set_that_was_refused_is_never_computed_with_whatever_becomes_of_the_active_one(bench, tmp_path):
+    """It lies in slot 0, whole and forged, when slot 1 is found damaged: then none is better than that one."""
+    bench.take_in(SET)
+    bench.switch(2)
+    bench.confirm()
+    bench.take_in(good(9, secret_key=bytes(32)))
+    assert {REFUSED_SIGNATURE: 1} == bench.faults()
+    (tmp_path / "f.1").write_bytes(SET[:50])
+    with pytest.raises(ValueError, match=r"both slots of .* are damaged"):
+        bench.boot()
