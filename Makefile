@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench-kernel bench-train pins clean stale
+.PHONY: help setup demo test check bench-kernel bench-train trial-sim pins clean stale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -45,6 +45,9 @@ bench-kernel: $(READY) ## time one node's unit
 
 bench-train: $(READY) ## time one training step; beside PyTorch with TORCH=an interpreter that has it
 	@$(VENV)/bin/python -m tools.bench_train $(if $(TORCH),--torch "$(TORCH)")
+
+trial-sim: $(READY) ## simulate 200 sites with faults of all kinds and check every promise
+	@$(VENV)/bin/python -m tools.sim
 
 pins: ## pin the newest allowed versions, by hash, in requirements/ (needs uv)
 	@test -n "$(UV)" || { echo "make pins: uv is not on PATH; install it, for example with: pipx install uv" >&2; exit 1; }

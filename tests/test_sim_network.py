@@ -69,7 +69,8 @@ def test_a_node_that_computes_with_other_numbers_than_its_filters_say_breaks_exa
         def flip():
             shell = next(iter(simulation.network.shells.values()))
             _, weights, _, _ = shell.node.wave.active._layers[0]
-            weights[4] ^= 0x40
+            for place in range(len(weights)):
+                weights[place] ^= 0x40
 
         simulation.clock.after(25_000, flip)
 
