@@ -129,7 +129,7 @@ class Link:
 
     @cold
     def _lose(self, now_ms: int) -> int:
-        """Close the socket and wait before the next try: 1 s, 2 s, 4 s ... 60 s, each between half and whole."""
+        """Close the socket and wait before the next try: 1 s, 1 s, 2 s, 2 s, 4 s ... 60 s, each between half and whole."""
         if self.socket:
             self.socket.close()
             self.socket = None
@@ -139,7 +139,7 @@ class Link:
         self._was_ready = False
         self._pulled, self._offered = -1, ""
         self._client.drop()
-        wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(self._failures, 6))
+        wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(self._failures // 2, 6))
         self._failures += 1
         wait_ms = wait_ms // 2 + random.getrandbits(15) * (wait_ms // 2) // 32768
         self._retry_ms = ticks_add(now_ms, wait_ms)

@@ -1,0 +1,29 @@
+"""The smallest heap: a node with all it is planned to hold takes a wave in 32 KB."""
+
+import json
+
+import pytest
+
+from tools import bench_heap, cli
+from tools.mesh import mesh
+
+
+def test_what_stays_of_a_node_leaves_room_for_the_planned_ring(tmp_path):
+    after = dict(bench_heap.steps(tmp_path))
+    assert after["a ring of reports, as planned"] - after["the set staged beside the active one"] >= 1024
+    assert max(after.values()) < 31 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["seed", "lean"])
+def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(spec, tmp_path, monkeypatch, capsys):
+    ring_kb = bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
+    heap = f"{32 - ring_kb}K"
+    monkeypatch.setattr(mesh, "HEAP_MIN", (32 - ring_kb) * 1024)
+    site = tmp_path / "site.toml"
+    site.write_text('name = "small"\nrows = 7\ncols = 7\nholes = ["n-00-00", "n-03-03"]\n')
+    assert 0 == cli.demo(site=site, runtime="micropython", heap=heap, spec=spec, cycles=24, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert (47, 0, []) == (summary["filters"]["confirmed"], summary["filters"]["refused"], summary["problems"])
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+    assert {"1", "2"} == set(summary["filters"]["cycles"])
