@@ -129,7 +129,7 @@ class Link:
 
     @cold
     def _lose(self, now_ms: int) -> int:
-        """Close the socket and wait before the next try: 1 s, 1 s, 2 s, 2 s, 4 s ... 60 s, each between half and whole."""
+        """Close the socket and wait before the next try: 1 s, 1 s, 2 s, 2 s ... 60 s, each between half and whole."""
         if self.socket:
             self.socket.close()
             self.socket = None

@@ -139,7 +139,7 @@ def back_offs(bench, count):
     return waits
 
 
-def test_back_off_doubles_every_second_time_from_a_second_to_a_minute_each_between_half_and_whole(tmp_path, monkeypatch):
+def test_back_off_doubles_every_other_time_from_a_second_to_a_minute_each_from_half_to_whole(tmp_path, monkeypatch):
     bench = Bench(tmp_path, free_port(), monkeypatch)
     slack_ms = 100  # of the real time that passes between the failure and this look at it
     for failures, wait_ms in enumerate(back_offs(bench, 16)):

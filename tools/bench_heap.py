@@ -1,8 +1,8 @@
 """How much heap a node takes, step by step, on real MicroPython with the device build: `python -m tools.bench_heap`.
 
 A node of spec seed with eight neighbours is started up to its first connection, then takes in a signed filter set, as
-from the wave; after each step the garbage is collected and what is left is counted. Bytes of the 64-bit Unix port, whose
-pointers are twice as long as a board's.
+from the wave; after each step the garbage is collected and what is left is counted. Bytes of the 64-bit Unix port,
+whose pointers are twice as long as a board's.
 """
 
 import json
@@ -22,7 +22,7 @@ from tools.rig.interpreter import run
 HEAP = 32 * 1024
 # Planned: reports that wait for a connection. The seed's are 32 to 45 bytes with readings.
 RING_REPORTS, RING_REPORT_SIZE = 16, 64
-_SCRIPT = """
+_SCRIPT = f"""
 import gc, sys
 steps = []
 def count(name):
@@ -58,11 +58,11 @@ while wave.step(0):
     most = max(most, gc.mem_alloc())
 steps.append(("signature and self-tests checked: at most", most))
 count("the set staged beside the active one")
-ring = bytearray(%d)
+ring = bytearray({RING_REPORTS * RING_REPORT_SIZE})
 count("a ring of reports, as planned")
 import json
 print(json.dumps(steps))
-""" % (RING_REPORTS * RING_REPORT_SIZE)
+"""
 
 
 def steps(folder: Path) -> list[tuple[str, int]]:
