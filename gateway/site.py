@@ -22,7 +22,7 @@ REFERENCE_CCEL_DEFAULT = 2_200
 BLOCKS_MAX = 8 * BITMAP_MAX
 # Every cell of the largest grid as a hole takes 11 characters; nothing honest is longer.
 FILE_SIZE_MAX = 1_000_000
-KEYS = ("name", "rows", "cols", "holes", "cycle_s", "reference_celsius")
+KEYS = ("name", "rows", "cols", "holes", "cycle_s", "reference_celsius", "next_to_gateway")
 
 # (row, column) of a node, or of a block among blocks.
 Cell = tuple[int, int]
@@ -42,6 +42,7 @@ class Site:
         cells: the (row, col) that hold a node, in reading order.
         cycle_s: seconds from one cycle to the next, 1..86400.
         reference_ccel: what a new filter set's first layer subtracts from readings, int16.
+        entries: cells that stand next to the gateway; those without a node say nothing.
 
     Raises:
         SiteError: a field is out of its range.
@@ -53,6 +54,7 @@ class Site:
     cells: tuple[Cell, ...]
     cycle_s: int = CYCLE_S_DEFAULT
     reference_ccel: int = REFERENCE_CCEL_DEFAULT
+    entries: tuple[Cell, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
@@ -83,15 +85,16 @@ class Site:
 
     @cached_property
     def next_to_gateway(self) -> tuple[Cell, ...]:
-        """Whom the gateway hands its filter sets: the first cell of each part of the site that hangs together."""
-        waiting, entries = set(self.cells), []
+        """Whom the gateway hands its filter sets: in each part that hangs together its entries, else its first cell."""
+        waiting, found = set(self.cells), []
         while waiting:
-            entries.append(min(waiting))
-            reached = [min(waiting)]
+            part, reached = set(), {min(waiting)}
             while reached:
                 waiting.discard(cell := reached.pop())
-                reached += {neighbour_of(*cell, slot) for slot in range(SLOTS)} & waiting
-        return tuple(entries)
+                part.add(cell)
+                reached |= {neighbour_of(*cell, slot) for slot in range(SLOTS)} & waiting
+            found += sorted(part.intersection(self.entries)) or [min(part)]
+        return tuple(found)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -128,7 +131,7 @@ def site_of_cells(name: str, cells: set[Cell]) -> Site:
 
 
 def load_site(path: Path) -> Site:
-    """Read a site from a TOML file with the keys name, rows, cols, holes, cycle_s, reference_celsius.
+    """Read a site from a TOML file with the keys of KEYS; name, rows and cols have to be there.
 
     Raises:
         SiteError: one line, like `site.toml: cycle_s: 0 is not in 1..86400`.
@@ -165,33 +168,37 @@ def _site_of_table(table: dict[str, Any]) -> Site:
     for key in ("rows", "cols"):  # before anything is made of them
         _check_range(key, table[key], 1, ROWS_MAX)
     rows, cols = table["rows"], table["cols"]
-    holes = _holes(table.get("holes", []), rows, cols)
+    holes = _cells("holes", table.get("holes", []), rows, cols)
+    entries = _cells("next_to_gateway", table.get("next_to_gateway", []), rows, cols)
+    for cell in entries & holes:
+        _refuse("next_to_gateway", node_name(*cell), "is a hole; name a node")
     cells = tuple(cell for cell in _grid(rows, cols) if cell not in holes)
     reference_ccel = _reference_ccel(table.get("reference_celsius", Decimal(REFERENCE_CCEL_DEFAULT) / 100))
-    return Site(table["name"], rows, cols, cells, table.get("cycle_s", CYCLE_S_DEFAULT), reference_ccel)
+    cycle_s = table.get("cycle_s", CYCLE_S_DEFAULT)
+    return Site(table["name"], rows, cols, cells, cycle_s, reference_ccel, tuple(sorted(entries)))
 
 
 def _grid(rows: int, cols: int) -> tuple[Cell, ...]:
     return tuple((row, col) for row in range(rows) for col in range(cols))
 
 
-def _holes(names: Any, rows: int, cols: int) -> set[Cell]:
+def _cells(field: str, names: Any, rows: int, cols: int) -> set[Cell]:
     if not isinstance(names, list):
-        _refuse("holes", names, 'is no list; write one like ["n-00-03"]')
-    holes: set[Cell] = set()
+        _refuse(field, names, 'is no list; write one like ["n-00-03"]')
+    cells: set[Cell] = set()
     for name in names:
         if not isinstance(name, str):
-            _refuse("holes", name, "is no node name; write n-RR-CC, like n-03-12")
+            _refuse(field, name, "is no node name; write n-RR-CC, like n-03-12")
         try:
             row, col = parse_node_name(name)
         except ValueError:
-            _refuse("holes", name, "is no node name; write n-RR-CC, like n-03-12")
+            _refuse(field, name, "is no node name; write n-RR-CC, like n-03-12")
         if row >= rows or col >= cols:
-            _refuse("holes", name, f"lies outside; the last cell is {node_name(rows - 1, cols - 1)}")
-        if (row, col) in holes:
-            _refuse("holes", name, "stands there twice; keep one")
-        holes.add((row, col))
-    return holes
+            _refuse(field, name, f"lies outside; the last cell is {node_name(rows - 1, cols - 1)}")
+        if (row, col) in cells:
+            _refuse(field, name, "stands there twice; keep one")
+        cells.add((row, col))
+    return cells
 
 
 def _reference_ccel(celsius: Any) -> int:

@@ -162,3 +162,15 @@ def test_masks_are_as_large_as_the_bounding_grid():
     site = site_of_cells("a", {(2, 1)})
     assert (3, 2) == site.mask.shape == site.neighbour_masks.shape
     assert np.uint8 == site.neighbour_masks.dtype
+
+
+def test_the_gateway_hands_filters_to_the_entries_of_a_part_else_to_its_first_cell(tmp_path):
+    path = tmp_path / "site.toml"
+    head = 'name = "parts"\nrows = 2\ncols = 5\nholes = ["n-00-02", "n-01-02"]\n'
+    path.write_text(head)
+    assert ((0, 0), (0, 3)) == load_site(path).next_to_gateway
+    path.write_text(head + 'next_to_gateway = ["n-01-04", "n-00-03"]\n')
+    assert ((0, 0), (0, 3), (1, 4)) == load_site(path).next_to_gateway
+    path.write_text(head + 'next_to_gateway = ["n-01-02"]\n')
+    with pytest.raises(SiteError, match=r"next_to_gateway: 'n-01-02' is a hole; name a node"):
+        load_site(path)
