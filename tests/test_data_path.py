@@ -1,19 +1,28 @@
 """One reading's way through all stages, by name; it reads like the table that opens ARCHITECTURE.md."""
 
+import itertools
+
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firmware.filters import Filters as NodeFilters
 from firmware.neighbours import Neighbours
 from firmware.pool import Block
 from firmware.reading import open_sensor
-from gateway import decision, twin
+from firmware.start import prepare_filters
+from firmware.trace import Trace
+from firmware.wave import Wave
+from gateway import acceptance, decision, keys, twin, wave
 from gateway.cycles import Assembly, Presence
 from gateway.exactness import compare
 from gateway.head import HeadRunner
-from gateway.model import SPECS, Head, feature_len
+from gateway.model import SPECS, Head, Model, feature_len
+from gateway.rule import abnormal
+from gateway.samples import Samples
 from gateway.site import site_of_cells
 from gateway.start_weights import start_filters
 from protocol import filter_set, frame, report
+from protocol.filter_set import STAGED
 from protocol.fixed import centred
 from protocol.grid import corner_of, corner_slots, neighbour_mask
 
@@ -68,6 +77,45 @@ def test_a_reading_becomes_a_decision_stage_by_stage():
     exact = compare(record, filters, site)
     assert (1, 1, 0) == exact
     assert twin.NOTHING not in record.features
+
+
+def test_decided_cycles_become_filters_that_a_node_computes_with(tmp_path, seed):
+    """The way back: what was reported and labelled teaches a model; its signed filters are proven, staged, in use."""
+    site, key = site_of_cells("path", set(np.ndindex(4, 4))), Ed25519PrivateKey.generate()
+    before = Model("seed", start_filters(SPECS["seed"]), Head(1, _untrained_layers(site, seed)))
+    flashed = tmp_path / "filters"
+    flashed.write_bytes(before.filters.pack(site.name))
+    public = bytes.fromhex(keys.public_hex(key))
+    node = Wave(prepare_filters(str(flashed), site.name, public), Trace())
+
+    # memory: readings as reported, labels by the site's rule
+    readings = np.random.default_rng(seed).normal(2200, 90, (400, 4, 4)).astype(np.int16)
+    present = np.ones(readings.shape, np.bool_)
+    samples = Samples(readings, present, abnormal(readings, present))
+
+    # 8 learning: accepted, because it is right more often on cycles that it was not trained on
+    trained = acceptance.train(before, site, samples, before.filters.version + 1, seed)
+    assert trained.accepted
+    assert trained.accuracy_before < trained.accuracy_after
+
+    # 9 wave: signed for the site, and received piece by piece
+    data = wave.signed(trained.model.filters, site.name, key)
+    for at in range(0, len(data), 100):
+        node.feed(at, len(data), data[at : at + 100], 0)
+
+    # 10 new filters: proven, staged, and in use from the cycle that asks for them
+    while node.step(0):
+        pass
+    assert STAGED == node.phase
+    assert node.take_staged(2)
+    (first, _), weights = trained.model.filters.layers, node.active._layers[0][1]
+    assert (first.weights.astype(np.int16) + 128).ravel().tolist() == list(weights)
+
+
+def _untrained_layers(site, seed):
+    rng = np.random.default_rng(seed)
+    widths = itertools.pairwise((feature_len(site, SPECS["seed"]), 200, 2))
+    return tuple((rng.normal(0, 0.1, w).astype(np.float32), np.zeros(w[1], np.float32)) for w in widths)
 
 
 def _hear(cell, filters, frames, reading_ccel):
