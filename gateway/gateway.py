@@ -76,7 +76,7 @@ class Gateway:
         holdings: what each node said last of its filters.
         rollout: the latest new model on its way, None before the first.
         faults: what came in and was of no use, by kind.
-        traffic: reports and beacons, and their bytes, for the ledger.
+        traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
 
     def __init__(
@@ -160,7 +160,11 @@ class Gateway:
         version = rollout.model.filters.version
         entries = counted_on.intersection(self.site.next_to_gateway)
         has_it = all(cell in self.holdings and self.holdings[cell].holds(version) for cell in entries)
-        return b"" if has_it else rollout.data
+        if has_it:
+            return b""
+        self.traffic["waves"] += 1
+        self.traffic["wave_bytes"] += len(rollout.data)
+        return rollout.data
 
     def ask_health(self) -> bytes:
         """A beacon that asks every node for its counters and opens no cycle."""

@@ -95,7 +95,8 @@ def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) 
     Args:
         site: for the number of nodes and the length of its topics.
         counted: what its nodes spent on the cycles.
-        traffic: the gateway's counts over the same cycles: beacons, beacon_bytes, reports, report_bytes.
+        traffic: the gateway's counts over the same cycles: frames of `beacons`, `waves`, `reports`, `holdings`, and
+            their bytes as `beacon_bytes` and so on; what is left out did not happen.
         cycles: how many.
     """
     counters = counted.counters
@@ -165,16 +166,20 @@ def _control(counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[st
 
 
 def _broker(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, float]:
-    """The nodes' own counts, and the gateway's share: beacons in, reports and health messages out."""
+    """The nodes' own counts, and the gateway's share: beacons and waves in; reports, FILTERS and health out."""
     counters = counted.counters
     beacons = _on_mqtt(topic.cycle(site.name), traffic["beacons"], traffic["beacon_bytes"])
     reports = _on_mqtt(_up(site), traffic["reports"], traffic["report_bytes"])
+    waves = _on_mqtt(topic.wave(site.name), traffic.get("waves", 0), traffic.get("wave_bytes", 0))
+    holdings = _on_mqtt(_up(site), traffic.get("holdings", 0), traffic.get("holding_bytes", 0))
     healths = _on_mqtt(_health(site), counted.nodes, counted.nodes * HEALTH_SIZE)
+    gave = traffic["beacons"] + traffic.get("waves", 0)
+    took = traffic["reports"] + traffic.get("holdings", 0) + counted.nodes
     return {
-        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) + traffic["beacons"]) / cycles, 2),
-        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) + beacons) / cycles, 2),
-        "messages_out": round((int(counters[MQTT_PACKETS_IN]) + traffic["reports"] + counted.nodes) / cycles, 2),
-        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + healths) / cycles, 2),
+        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) + gave) / cycles, 2),
+        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) + beacons + waves) / cycles, 2),
+        "messages_out": round((int(counters[MQTT_PACKETS_IN]) + took) / cycles, 2),
+        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + holdings + healths) / cycles, 2),
     }
 
 

@@ -22,9 +22,9 @@ from protocol.health import (
 
 SITE = site_of_cells("pair", {(0, 0), (0, 1)})
 FIRST, SECOND = SITE.cells
-# tm/1/pair/n/n-00-00/health, .../up and tm/1/pair/cycle
+# tm/1/pair/n/n-00-00/health, .../up, tm/1/pair/cycle and tm/1/pair/wave
 HEALTH = 4 * COUNTERS
-HEALTH_TOPIC, UP_TOPIC, CYCLE_TOPIC = 26, 22, 15
+HEALTH_TOPIC, UP_TOPIC, CYCLE_TOPIC, WAVE_TOPIC = 26, 22, 15, 14
 
 
 def health(boot=1, at=None):
@@ -132,3 +132,12 @@ def test_a_packet_of_128_bytes_and_more_needs_a_second_byte_for_its_length():
 
 def test_faults_that_did_not_happen_are_left_out():
     assert {"deadline": 3} == ledger.faults(counted(at={DEADLINE: 3}).counters)
+
+
+def test_the_brokers_deliveries_hold_the_wave_and_what_nodes_say_of_it():
+    traffic = {"beacons": 0, "beacon_bytes": 0, "reports": 0, "report_bytes": 0}
+    counted = ledger.Spent(np.zeros(COUNTERS, np.int64), 0, (), ())
+    bill = ledger.ledger(SITE, counted, traffic | {"waves": 2, "wave_bytes": 850, "holdings": 3, "holding_bytes": 42}, 1)
+    assert (2, 3) == (bill["broker"]["messages_in"], bill["broker"]["messages_out"])
+    assert bill["broker"]["bytes_in"] == 850 + 2 * (3 + 2 + WAVE_TOPIC)
+    assert bill["broker"]["bytes_out"] == 42 + 3 * (2 + 2 + UP_TOPIC)
