@@ -11,6 +11,8 @@ from protocol import topic
 
 KEEPALIVE_S = 30
 CONNECT_S_MAX = 10.0
+# One gateway knocks at its broker as often as this without a burden; paho would wait longer and longer, up to 120 s.
+RECONNECT_S = 1
 # A whole lounge's cycle is 117 reports; a queue that is longer than this holds nothing that is still worth deciding.
 QUEUE_LEN_MAX = 100_000
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Link:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
+        self._client.reconnect_delay_set(RECONNECT_S, RECONNECT_S)
         self._client.max_queued_messages_set(QUEUE_LEN_MAX)
         try:
             self._client.connect(host, port, KEEPALIVE_S)

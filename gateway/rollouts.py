@@ -3,6 +3,9 @@
 An order is a model in the store with status `pushed`, from learning or from an operator's command in a process of its
 own. Looked at between two cycles: the newest order is rolled out (gateway/wave.py); once it decides it is `active`, and
 if too few nodes take it `refused`. So a roll-out that a restart interrupts goes on: its status is what it was.
+
+A node that loses power while filters are on trial goes back to those before and takes none but newer ones: it cannot
+know whether they were the reason. The gateway can guess: it orders the same weights again, a few times.
 """
 
 import logging
@@ -17,6 +20,10 @@ from gateway.gateway import Gateway
 from gateway.model import Model
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
 from gateway.wave import Rollout, signed
+from protocol.filter_set import CONFIRMED, RETURNED, TRIAL
+
+# The same weights are sent again so often in a row: nodes that still return do so because of them.
+AGAIN_MAX = 3
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +92,7 @@ class Rollouts:
         self._key = key
         self._now_s = now_s
         self._settled: Rollout | None = None
+        self._again = 0
 
     def start(self, active: StoredModel) -> None:
         """Go on where an earlier run stopped; before any message of a node is taken in, whose version could refuse it.
@@ -109,7 +117,7 @@ class Rollouts:
             gateway.model.ModelError: an order's numbers are used up.
         """
         self._settle()
-        waiting = self._store.model_keys(PUSHED)
+        waiting = self._store.model_keys(PUSHED) or self._order_again()
         for key in waiting[:-1]:
             self._store.set_status(*key, REFUSED, f"overtaken by filters {waiting[-1][0]}")
         rollout = self._gateway.rollout
@@ -143,6 +151,26 @@ class Rollouts:
             self._store.set_status(version, revision, REFUSED, "given up: too few nodes took it")
             log.warning("filters %d are given up: too few nodes took them; the ones before stay in use", version)
         self._settled = rollout
+
+    def _order_again(self) -> list[tuple[int, int]]:
+        """Order the weights that decide once more for nodes that lost power while they tried them; the keys ordered."""
+        model = self._gateway.model
+        there = self._gateway.counted_on()
+        held = [holding for cell, holding in self._gateway.holdings.items() if cell in there]
+        returned = sum(one.phase == RETURNED and one.version != model.filters.version for one in held)
+        if held and all(one.phase == CONFIRMED and one.version == model.filters.version for one in held):
+            self._again = 0
+        if not returned or any(one.phase == TRIAL for one in held) or self._again > AGAIN_MAX:
+            return []
+        what = f"{returned} nodes were reset while filters {model.filters.version} were on trial"
+        if self._again == AGAIN_MAX:
+            self._again += 1
+            log.error("%s, after %d tries: `thermesh filters rollback` sends those before", what, AGAIN_MAX)
+            return []
+        ordered = self.order(Order(model, f"again: {what}"))
+        self._again += 1
+        log.warning("%s: the same weights are sent again", what)
+        return [_key(ordered.model)]
 
     def _begin(self, key: tuple[int, int]) -> None:
         stored = self._store.model(*key)

@@ -8,7 +8,7 @@ from store_bench import MODEL, NOON_S, SITE, stored_model
 
 from gateway.gateway import Gateway, Timing
 from gateway.model import ModelError
-from gateway.rollouts import Order, Rollouts, place
+from gateway.rollouts import AGAIN_MAX, Order, Rollouts, place
 from gateway.store import ACTIVE, PUSHED, REFUSED, RETIRED, Store
 from gateway.wave import PATIENCE_CYCLES
 from protocol import filter_set, frame, topic
@@ -182,3 +182,72 @@ def test_a_store_that_fails_at_the_switch_is_told_of_it_later(store):
     assert {1: RETIRED, 2: ACTIVE} == bench.statuses()
 
 
+# Nodes that lost power while filters were on trial
+
+
+def in_use(store):
+    """A bench on which filters 2 decide, and nodes try them."""
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    bench.hear(1, 2, filter_set.STAGED)
+    assert 2 == bench.run_cycle()
+    bench.hear(2, 2, filter_set.TRIAL)
+    return bench
+
+
+def hear_one(bench, version, highest, phase):
+    header = frame.header(frame.FILTERS, *SITE.cells[0], 1, 0, version)
+    name = topic.of_node(SITE.name, *SITE.cells[0], "up")
+    bench.gateway.on_message(name, frame.filters(header, highest, phase, 0))
+
+
+def test_nodes_that_were_reset_in_a_trial_get_the_same_weights_under_the_next_version_once_the_others_are_done(store):
+    bench = in_use(store)
+    hear_one(bench, 1, 2, filter_set.RETURNED)
+    bench.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE} == bench.statuses()
+    bench.hear(2, 2, filter_set.CONFIRMED)
+    hear_one(bench, 1, 2, filter_set.RETURNED)
+    bench.run_cycle()
+    assert {1: RETIRED, 2: ACTIVE, 3: PUSHED} == bench.statuses()
+    assert "again: 1 nodes were reset while filters 2 were on trial" == store.model(3, 3).note
+    assert store.model(3, 3).filter_set == bench.published[-1]
+    bench.run_cycle()
+    assert 3 == len(bench.published)
+    bench.hear(2, 3, filter_set.STAGED)
+    assert 3 == bench.run_cycle()
+
+
+def test_weights_that_reset_nodes_again_and_again_are_sent_no_more_and_that_is_said_once(store, caplog):
+    bench = in_use(store)
+    for version in range(2, 2 + AGAIN_MAX):
+        bench.hear(1, version, filter_set.RETURNED)
+        bench.run_cycle()
+        bench.hear(1, version + 1, filter_set.STAGED)
+        assert version + 1 == bench.run_cycle()
+    bench.hear(1, 2 + AGAIN_MAX, filter_set.RETURNED)
+    for _ in range(3):
+        bench.run_cycle()
+    assert (2 + AGAIN_MAX, 2 + AGAIN_MAX) == store.highest_model()
+    assert 1 == sum("thermesh filters rollback" in record.getMessage() for record in caplog.records)
+
+
+def test_weights_that_all_nodes_confirmed_meanwhile_may_be_sent_again_as_often_as_before(store):
+    bench = in_use(store)
+    for version in range(2, 3 + 2 * AGAIN_MAX):
+        bench.hear(1, version, filter_set.RETURNED)
+        bench.run_cycle()
+        bench.hear(1, version + 1, filter_set.STAGED)
+        assert version + 1 == bench.run_cycle()
+        bench.hear(version + 1, version + 1, filter_set.CONFIRMED)
+        bench.run_cycle()
+
+
+def test_an_order_goes_before_weights_to_be_sent_again(store):
+    bench = in_use(store)
+    bench.hear(1, 2, filter_set.RETURNED)
+    place(store, KEY, ORDER, 2, NOON_S)
+    bench.run_cycle()
+    assert "for the test" == store.model(3, 3).note
+    assert {1: RETIRED, 2: ACTIVE, 3: PUSHED} == bench.statuses()
