@@ -44,7 +44,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         f"exact      {exact['equal']} of {exact['compared']} features equal the reference",
         f"late       {summary['late']} values",
         f"filters    {filters['confirmed']} nodes confirmed version {filters['newest']}",
-        f"roll-outs  {filters['pushed']}, {filters['given_up']} of them given up",
+        f"roll-outs  {filters['ordered']}, {filters['refused']} of them refused",
         f"checked    {checked}",
         f"digest     {summary['digest']}",
         f"time       {seconds['virtual']:g} s simulated in {seconds['real']:g} s ({seconds['cpu']:g} s busy)",

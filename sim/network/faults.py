@@ -29,6 +29,7 @@ class Scenario:
         partitions: chance that a part of the site is cut off from the rest, gateway included, for some cycles.
         reboots: chance, for each node, that it is reset.
         gateway_restarts, broker_restarts: chances; a broker forgets what it retained.
+        disks: chance that the gateway's disk takes nothing for a while.
         strikes: share of the nodes that are reset while they work on a wave, at any of its steps.
     """
 
@@ -45,6 +46,7 @@ class Scenario:
     reboots: float = 0.0
     gateway_restarts: float = 0.0
     broker_restarts: float = 0.0
+    disks: float = 0.0
     strikes: float = 0.0
 
 
@@ -66,6 +68,7 @@ SCENARIOS = {
         reboots=0.005,
         gateway_restarts=0.03,
         broker_restarts=0.03,
+        disks=0.05,
         strikes=0.1,
     ),
 }

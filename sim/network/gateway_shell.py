@@ -1,82 +1,135 @@
-"""The shell around the real gateway: opens a cycle each period, restarts it, knows what its store would know."""
+"""The shell around the real gateway: opens a cycle each period, stores each outcome, carries out roll-outs, restarts.
+
+It joins Gateway, Store, Recorder and Rollouts as tools/gateway.py does. What a run leaves behind is its state folder.
+"""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import wave
+from gateway.config import next_run
+from gateway.decision import LIMITS_DEFAULT
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.model import Model
+from gateway.rollouts import Order, Rollouts, place
+from gateway.service import Recorder
 from gateway.site import Site
+from gateway.store import ACTIVE, Store
+from gateway.store_schema import StoreError
 from protocol import frame
 from sim.network.clock import Clock
 
 TIMING = Timing(period_ms=10_000)
 # Runs begin shortly before their low byte wraps.
-FIRST_RUN = 254
+RUN_FLOOR = 254
 # The gateway's own clock: monotonic, of any origin.
 ORIGIN_MS = 1 << 40
+# When the simulation begins, UTC seconds; any would do.
+BEGIN_S = 1_700_000_000
+# A gateway that ends because of its disk is started again after so long.
+AGAIN_MS = 5_000
+CONNECT_MS = 1
+
+
+class SimulatedStore(Store):
+    """A store whose disk can be made to take nothing; the refusal, the error and the way back are SQLite's own."""
+
+    def refuse_writes(self, refuses: bool) -> None:
+        """From now on, or no more."""
+        self._database.execute(f"PRAGMA query_only = {'ON' if refuses else 'OFF'}")
 
 
 class GatewayShell:
-    """The gateway, what it keeps over a restart, and its connection.
+    """The gateway, its state folder, and its connection.
 
     Attributes:
-        gateway: the real Gateway of the present run.
+        gateway: the real Gateway of the present run, or of the last one; there from the first `start`.
+        flashed: the signed filter set that decides at first.
+        newest: the highest version that it ever handed out.
         is_up: it runs.
         connected: to the broker.
         wave: the signed set that its connection publishes again each time, b"" before the first.
-        pushed: the signed sets so far.
-        given_up: roll-outs that too few nodes took.
         reports: payloads that came in since the cycle opened.
-        publish_beacon, publish_wave: the connection's; set by who joins the parts.
-        on_outcome: called with each Outcome.
-        on_push: called with a signed set and its version before anybody gets it.
+        postponed: looks at the roll-outs that the store cut short.
+        connect, publish_beacon, publish_wave: the connection's; set by who joins the parts.
+        on_outcome: called with each Outcome and whether it was stored, once that is settled.
+        on_beacon: called with each beacon, while `reports` are still those of the cycle before.
+        on_push: called with a signed set and its version before anybody gets it for the first time.
+        on_fault: called with what the gateway raised.
     """
 
-    def __init__(self, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock):
-        """It starts with the first `start`."""
-        self._site, self._key, self._clock = site, key, clock
-        self._model = model
-        self._pending: tuple[Model, bytes] | None = None
-        self._highest = model.filters.version
-        self._run = FIRST_RUN
-        self._wants_push = False
-        self._is_dirty = False
-        self.gateway = Gateway(site, model, TIMING, self._run)
+    def __init__(self, folder: Path, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock):
+        """Make the state folder, with the model as the one that decides; it runs from the first `start` on."""
+        self._folder, self._site, self._key, self._clock = folder, site, key, clock
+        with Store(folder, site, create=True) as store:
+            first = place(store, key, Order(model, "to start with"), 0, self._now_s())
+            self.newest = first.model.filters.version
+            store.set_status(self.newest, first.model.head.revision, ACTIVE)
+        self.flashed = first.filter_set
+        self._open = ExitStack()
+        self._store: SimulatedStore
+        self._rollouts: Rollouts
+        self._recorder: Recorder
+        self.gateway: Gateway
+        self._disk_fails = self._wants_push = self._is_dirty = False
         self.is_up = self.connected = False
         self.wave = b""
-        self.pushed: list[bytes] = []
-        self.given_up = 0
+        self.postponed = 0
         self.reports: list[bytes] = []
+        self.connect: Callable[[], None]
         self.publish_beacon: Callable[[bytes], None]
         self.publish_wave: Callable[[bytes], None]
-        self.on_outcome: Callable[[Outcome], None]
+        self.on_outcome: Callable[[Outcome, bool], None]
+        self.on_beacon: Callable[[bytes], None]
         self.on_push: Callable[[bytes, int], None]
+        self.on_fault: Callable[[Exception], None]
 
     @property
-    def newest(self) -> int:
-        """The highest version that it ever rolled out, or began with."""
-        return self._highest
+    def disk_fails(self) -> bool:
+        """The disk takes nothing at present; what lies on it can be read."""
+        return self._disk_fails
+
+    @disk_fails.setter
+    def disk_fails(self, fails: bool) -> None:
+        self._disk_fails = fails
+        if self.is_up:
+            self._store.refuse_writes(fails)
+
+    @property
+    def gave_up(self) -> bool:
+        """No roll-out is on its way, and the newest version does not decide."""
+        return not self._rollouts.under_way and self.gateway.model.filters.version != self.newest
 
     def start(self) -> None:
-        """Begin a run with what the store knows: the model in force, and the roll-out that was on its way."""
-        self._run += 1
-        self.gateway = Gateway(self._site, self._model, TIMING, self._run)
-        self.is_up, self.wave = True, b""
-        if self._pending:
-            self.gateway.push(*self._pending)
-            self.wave = self._pending[1]
-        self._clock.after(TIMING.exchange_ms, self._open_cycle, self._run)
+        """Begin a run with what the store knows. On a disk that fails the process ends, and is started again later."""
+        if self._disk_fails:
+            self._clock.after(AGAIN_MS, self.start)
+            return
+        self._store = store = self._open.enter_context(SimulatedStore(self._folder, self._site))
+        active = store.active_model()
+        if active is None:
+            raise StoreError(f"{store.path}: no model is active")
+        run = next_run(self._folder, max(store.last_run() or 0, RUN_FLOOR))
+        self.gateway = Gateway(self._site, active.model, TIMING, run, LIMITS_DEFAULT)
+        self._rollouts = Rollouts(store, self.gateway, self._hand_out, self._key, self._now_s)
+        self._recorder = Recorder(store, run, LIMITS_DEFAULT, self._now_s)
+        self.is_up = True
+        self.reports.clear()
+        self._rollouts.start(active)
+        self._clock.after(CONNECT_MS, self.connect)
+        self._clock.after(TIMING.exchange_ms, self._in_run, run, self._open_cycle)
 
     def stop(self) -> None:
         """The process ends; the broker forgets its connection."""
-        self.is_up = self.connected = False
-        self._is_dirty = False
+        self.is_up = self.connected = self._is_dirty = False
+        self._open.close()
 
     def ask_push(self) -> None:
-        """Roll out a new version before the next cycle that it opens."""
+        """Order a new version before the next cycle that opens, or as soon after as the store takes it."""
         self._wants_push = True
 
     def take(self, name: str, payload: bytes) -> None:
@@ -84,62 +137,77 @@ class GatewayShell:
         if self.is_up and self.connected:
             if frame.kind_of(payload) == frame.REPORT:
                 self.reports.append(payload)
-            self.gateway.on_message(name, payload)
+            self._in_run(self.gateway.run, self.gateway.on_message, name, payload)
             self._is_dirty = True
 
     def settle(self) -> None:
         """Look at what came in, at the end of a ms."""
         if self._is_dirty:
             self._is_dirty = False
-            self._poll(self._run)
+            self._in_run(self.gateway.run, self._poll)
 
     def _now_ms(self) -> int:
         return ORIGIN_MS + self._clock.now_ms
 
-    def _open_cycle(self, run: int) -> None:
-        if not self.is_up or run != self._run:
-            return
-        if self._wants_push:
-            self._push()
-        self.reports.clear()
+    def _now_s(self) -> float:
+        return BEGIN_S + self._clock.now_ms / 1_000
+
+    def _in_run(self, run: int, action: Callable[..., object], *arguments: Any) -> None:
+        """Do something unless the run that it belongs to is over."""
+        if self.is_up and run == self.gateway.run:
+            try:
+                action(*arguments)
+            except Exception as error:
+                self.on_fault(error)
+
+    def _open_cycle(self) -> None:
+        self._look()
         data = self.gateway.start_cycle(self._now_ms())
-        self._keep()
+        self.on_beacon(data)
+        self.reports.clear()
         self.publish_beacon(data)
         wave_again = self.gateway.wave_to_repeat()
         if wave_again and self.connected:
             self.publish_wave(wave_again)
-        self._clock.after(self.gateway.due_ms() - self._now_ms(), self._poll, run)
-        self._clock.after(TIMING.period_ms, self._open_cycle, run)
+        self._clock.after(self.gateway.due_ms() - self._now_ms(), self._in_run, self.gateway.run, self._poll)
+        self._clock.after(TIMING.period_ms, self._in_run, self.gateway.run, self._open_cycle)
 
-    def _poll(self, run: int) -> None:
-        if self.is_up and run == self._run:
-            outcome = self.gateway.poll(self._now_ms())
-            if outcome:
-                self.on_outcome(outcome)
+    def _poll(self) -> None:
+        """As gateway.service.serve: what is decided is stored first; what cannot be is not acknowledged."""
+        outcome = self.gateway.poll(self._now_ms())
+        if outcome is None:
+            return
+        is_stored = self._recorder.keep(outcome)
+        if not is_stored:
+            self.gateway.withhold_acknowledgement()
+        self.on_outcome(outcome, is_stored)
+        self._look()
 
-    def _push(self) -> None:
-        """The next version of the filters, a little different, so that a mixed cycle shows in its features."""
-        self._wants_push = False
-        self._highest = max(self._highest, self.gateway.highest_version) + 1
-        model = changed(self._model, self._highest)
-        data = wave.signed(model.filters, self._site.name, self._key)
-        self.gateway.push(model, data)
-        self._pending, self.wave = (model, data), data
-        self.pushed.append(data)
-        self.on_push(data, self._highest)
+    def _look(self) -> None:
+        """As gateway.upkeep.Upkeep.look: what the store does not take is tried again at the next look.
+
+        Two looks a cycle: behind its outcome, and before the next beacon. The service's others are between these.
+        """
+        try:
+            if self._wants_push:
+                self._rollouts.order(Order(changed(self.gateway.model), "a little different"))
+                self._wants_push = False
+            self._rollouts.look()
+        except StoreError:
+            self.postponed += 1
+
+    def _hand_out(self, data: bytes) -> None:
+        """What Rollouts publishes; the connection keeps it for later, as gateway.link.Link does."""
+        rollout = self.gateway.rollout
+        if rollout and rollout.model.filters.version > self.newest:
+            self.newest = rollout.model.filters.version
+            self.on_push(data, self.newest)
+        self.wave = data
         if self.connected:
             self.publish_wave(data)
 
-    def _keep(self) -> None:
-        """What the store is told when a cycle opens."""
-        self._model = self.gateway.model
-        rollout = self.gateway.rollout
-        if self._pending and rollout and (rollout.switched or rollout.gave_up):
-            self._pending = None
-            self.given_up += rollout.gave_up
 
-
-def changed(model: Model, version: int) -> Model:
-    """The model with the next version of its filters: each layer's biases are one step of its output higher."""
+def changed(model: Model) -> Model:
+    """Filters a little different, so that a mixed cycle shows: each layer's biases one step of its output higher."""
     layers = tuple(replace(layer, bias=layer.bias + (1 << layer.shift)) for layer in model.filters.layers)
-    return replace(model, filters=replace(model.filters, version=version, layers=layers), head=replace(model.head))
+    return replace(model, filters=replace(model.filters, layers=layers))

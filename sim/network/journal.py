@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import struct
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -37,3 +39,16 @@ class Journal:
         """Something else happened."""
         if self._trace:
             self._trace.write(json.dumps({"ms": now_ms, "what": what, **facts}) + "\n")
+
+
+class LogEvents(logging.Handler):
+    """Puts what the gateway logs into a journal."""
+
+    def __init__(self, journal: Journal, now_ms: Callable[[], int]):
+        """`now_ms`: the virtual time."""
+        super().__init__()
+        self._journal, self._now_ms = journal, now_ms
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of the log becomes an event."""
+        self._journal.event(self._now_ms(), "log", level=record.levelname, text=record.getMessage())

@@ -1,13 +1,11 @@
-"""Broker and connections at the level of messages: who gets what when, and what is retained.
+"""Broker and connections at the level of messages: who gets which frame when, and what nodes retain of themselves.
 
-Messages of QoS 0 are lost, doubled and delayed one by one (faults.py). Those of QoS 1 come in order on a connection or
-not at all, so what goes wrong with them is the connection; over a cut they wait until it heals.
+Frames, which are of QoS 0, are lost, doubled and delayed one by one (faults.py). Filter sets have sets.py.
 """
 
 import json
 import random
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway.site import Cell, Site
@@ -17,16 +15,15 @@ from sim.network.faults import DELAY_MS, GATEWAY, Links
 from sim.network.gateway_shell import GatewayShell
 from sim.network.journal import Journal
 from sim.network.node_shell import NodeShell
+from sim.network.sets import Sets
 
-_STATE, _ABOUT, _WAVE = 3, 4, 5  # places in NodeShell.topics behind the three destinations
+_STATE, _ABOUT = 3, 4  # places in NodeShell.topics behind the three destinations
 # firmware/link.py: waits 1 s, 2 s, 4 s ... 60 s between tries, each between half and whole.
 BACK_OFF_MS_MIN, BACK_OFF_MS_MAX = 1_000, 60_000
 # What a connection takes from its start to the last SUBACK.
 CONNECT_MS_MIN, CONNECT_MS_MAX = 20, 400
 # Keepalive 30 s, after half as much again the broker gives a silent client up.
 WILL_MS = 45_000
-# A set comes in pieces, as a socket gives them; firmware/mqtt.py hands on no first piece below 8 bytes.
-PIECE_MIN, PIECE_MAX, PIECE_MS_MAX = 8, 256, 20
 
 
 class Network:
@@ -36,6 +33,7 @@ class Network:
         clock, links, journal: as their classes say.
         shells: by cell.
         gateway: the gateway's shell.
+        sets: filter sets, retained and under way.
         dirty: nodes that something came in for, to be polled at the end of this ms.
         is_up: the broker runs.
         check: called with a shell whenever its node has taken a step.
@@ -47,6 +45,7 @@ class Network:
         self.clock, self.links, self.journal = clock, links, journal
         self.shells: dict[Cell, NodeShell] = {}
         self.gateway: GatewayShell
+        self.sets: Sets
         self.dirty: dict[Cell, NodeShell] = {}
         self.is_up = True
         self.check: Callable[[NodeShell], None] = _nothing
@@ -54,14 +53,13 @@ class Network:
         self._random = source
         self._states: dict[Cell, bytes] = {}
         self._abouts: dict[Cell, bytes] = {}
-        self._waves: dict[Cell, bytes] = {}
-        self._held: list[tuple[Cell, NodeShell]] = []
 
     def join(self, site: Site, shells: Iterable[NodeShell], gateway: GatewayShell) -> None:
         """Take in everybody, and who hears whom; nobody is connected yet."""
         self.shells = {shell.cell: shell for shell in shells}
         self.gateway = gateway
-        self._wave_topic, self._cycle_topic = topic.wave(site.name), topic.cycle(site.name)
+        self.sets = Sets(self, topic.wave(site.name), self._random)
+        self._cycle_topic = topic.cycle(site.name)
         for (row, col), shell in self.shells.items():
             around = [grid.neighbour_of(row, col, slot) for slot in range(grid.SLOTS)]
             shell.halo = [self.shells[cell] for cell in around if cell in self.shells]
@@ -111,8 +109,7 @@ class Network:
         self.is_up = False
         self._states.clear()
         self._abouts.clear()
-        self._waves.clear()
-        self._held.clear()
+        self.sets.forget()
         self.gateway.connected = False
         for shell in self.shells.values():
             self.lose_link(shell)
@@ -126,7 +123,7 @@ class Network:
             return
         gateway.connected = True
         if gateway.wave:
-            self.publish_wave(gateway.wave)
+            self.sets.publish(gateway.wave)
         for cell in self.shells:
             self._tell_gateway(cell)
 
@@ -136,9 +133,7 @@ class Network:
         self.journal.event(self.clock.now_ms, "cut", cells=[self.shells[cell].name for cell in sorted(cells)])
         if cells:
             return
-        held, self._held = self._held, []
-        for publisher, shell in held:
-            self._hand_set(publisher, shell)
+        self.sets.release()
         if self.gateway.connected:
             for cell in self.shells:
                 self._tell_gateway(cell)
@@ -151,7 +146,7 @@ class Network:
         self.clock.after(delay_ms, self._connect, shell, shell.connection)
 
     def _connect_later(self, shell: NodeShell) -> None:
-        wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(shell.failures, 6))
+        wait_ms = min(BACK_OFF_MS_MAX, BACK_OFF_MS_MIN << min(shell.failures // 2, 6))
         shell.failures += 1
         self._connect_soon(shell, wait_ms // 2 + self._random.randint(0, wait_ms // 2) + CONNECT_MS_MIN)
 
@@ -168,7 +163,7 @@ class Network:
         self._publish_kept(shell, _ABOUT, json.dumps(shell.about()).encode())
         self._publish_kept(shell, _STATE, b"ready")
         if shell.is_entry:
-            self._hand_set(GATEWAY, shell)
+            self.sets.hand(GATEWAY, shell)
         self.dirty[shell.cell] = shell
 
     def _publish_will(self, shell: NodeShell, connection: int) -> None:
@@ -211,9 +206,8 @@ class Network:
             return
         for destination, data in frames:
             self._publish(shell, destination, data)
-        wave = node.wave
-        if shell.connected and (shell.offered != wave.offers or wave.slot >= 0 or shell.pulled):
-            self._follow_wave(shell)
+        if shell.connected:
+            self.sets.follow(shell, node.wave)
         shell.due_ms = now_ms + (wake_ms or 1)
         if shell.timer_ms < 0 or shell.due_ms < shell.timer_ms:
             shell.timer_ms = shell.due_ms
@@ -262,72 +256,6 @@ class Network:
                 except Exception as error:
                     self.on_fault(shell, error)
                 dirty[shell.cell] = shell
-
-    # Sets: QoS 1, retained
-
-    def publish_wave(self, data: bytes) -> None:
-        """The gateway's set."""
-        self._retain(GATEWAY, self._wave_topic, data)
-
-    def _retain(self, publisher: Cell, name: str, data: bytes) -> None:
-        self._waves[publisher] = data
-        self.journal.sent(self.clock.now_ms, name, data)
-        for shell in self.shells.values() if publisher == GATEWAY else self.shells[publisher].halo:
-            if shell.is_subscribed(publisher):
-                self._hand_set(publisher, shell)
-
-    def _follow_wave(self, shell: NodeShell) -> None:
-        """Keep the node's subscription and its retained set at what it wants, as firmware/link.py does."""
-        wave = shell.node.wave if shell.node else None
-        if wave is None:
-            return
-        wanted = grid.neighbour_of(*shell.cell, wave.slot) if wave.slot >= 0 else None
-        if shell.pulled != wanted:
-            shell.pulled = wanted
-            if wanted is not None:
-                self.clock.after(DELAY_MS, self._hand_set, wanted, shell)
-        if shell.offered != wave.offers:
-            shell.offered = wave.offers
-            if wave.offers:
-                data = Path(wave.offers).read_bytes()
-                self.clock.after(DELAY_MS, self._retain_of, shell, shell.connection, data)
-
-    def _retain_of(self, shell: NodeShell, connection: int, data: bytes) -> None:
-        if shell.connection == connection:
-            self._retain(shell.cell, shell.topics[_WAVE], data)
-            self.dirty[shell.cell] = shell  # the PUBACK wakes it
-
-    def _hand_set(self, publisher: Cell, shell: NodeShell) -> None:
-        """Send a subscriber the set that is retained, in pieces, behind whatever still comes in on its connection."""
-        data = self._waves.get(publisher)
-        if data is None or not shell.is_subscribed(publisher):
-            return
-        if self.links.is_cut(publisher, shell.cell):
-            self._held.append((publisher, shell))
-            return
-        now_ms, draw = self.clock.now_ms, self._random.randint
-        at_ms, at = max(now_ms + DELAY_MS, shell.stream_free_ms), 0
-        breaks_at = draw(0, len(data) - 1) if self.links.breaks() else len(data)
-        copies = data * 2 if self.links.repeats() else data
-        while at < len(copies):
-            size = min(draw(PIECE_MIN, PIECE_MAX), len(data) - at % len(data))
-            if at + size > breaks_at and breaks_at < len(data):
-                self.clock.after(at_ms - now_ms, self.lose_link, shell)
-                break
-            piece = copies[at : at + size]
-            self.clock.after(at_ms - now_ms, self._feed, shell, shell.connection, at % len(data), len(data), piece)
-            at_ms, at = at_ms + draw(0, PIECE_MS_MAX), at + size
-        shell.stream_free_ms = at_ms + 1
-
-    def _feed(self, shell: NodeShell, connection: int, at: int, size: int, piece: bytes) -> None:
-        if shell.node is None or shell.connection != connection:
-            return
-        try:
-            shell.node.wave.feed(at, size, piece, shell.ticks(self.clock.now_ms))
-        except Exception as error:
-            self.on_fault(shell, error)
-        self.dirty[shell.cell] = shell
-        self.check(shell)
 
     def _try(self, shell: NodeShell, action: Callable[[int], None]) -> None:
         try:

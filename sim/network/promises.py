@@ -1,5 +1,6 @@
 """What must hold whatever goes wrong (DESIGN.md 6 as far as it exists), checked after every step of every part.
 
+P1 P3 P5  of the store: store_promises.py
 P4      a node computes with a complete set that was flashed or signed, never older than the last one it confirmed; what
         lies on its flash is the same at any instant
 P6      nothing raises
@@ -25,7 +26,7 @@ from protocol.filter_set import CONFIRMED, PHASES, STAGED, TRIAL
 from protocol.report import Report
 from sim.network.node_shell import NodeShell
 
-NAMES = ("P4", "P6", "exact", "mixed", "rising", "calm", "wave")
+NAMES = ("P1", "P3", "P4", "P5", "P6", "exact", "mixed", "rising", "calm", "wave")
 # So many broken promises are kept; the first one is what matters.
 KEPT_MAX = 20
 

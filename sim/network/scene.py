@@ -4,6 +4,7 @@ import itertools
 import random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.model import SPECS, Head, Model, feature_len
 from gateway.site import Site
@@ -24,11 +25,12 @@ def make_site(rows: int, cols: int, source: random.Random | None) -> Site:
     return Site("simulated", rows, cols, tuple(cells))
 
 
-def make_model(spec_name: str, site: Site) -> Model:
-    """Start filters, and a head that says nothing: what is decided is not looked at."""
+def make_model(seed: int, spec_name: str, site: Site) -> Model:
+    """Start filters, and a head that says now this, now that: only whether it can be said once more is looked at."""
     spec = SPECS[spec_name]
     widths = (feature_len(site, spec) + spec.appends_maximum, *spec.hidden, 2)
-    layers = tuple((np.zeros(pair, np.float32), np.zeros(pair[1], np.float32)) for pair in itertools.pairwise(widths))
+    draw = np.random.default_rng([seed, len(widths)])
+    layers = tuple(_layer(draw, *pair) for pair in itertools.pairwise(widths))
     return Model(spec_name, start_filters(spec), Head(1, layers))
 
 
@@ -42,3 +44,9 @@ def make_readings(seed: int, cells: int, silent: float) -> list[list[int | None]
         [int(value) if there_is else None for value, there_is in zip(*column, strict=True)]
         for column in zip(np.rint(values).astype(int).tolist(), there.tolist(), strict=True)
     ]
+
+
+def _layer(draw: np.random.Generator, inputs: int, outputs: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights and bias; each output's weights add up to 0, so that a level that all inputs share says nothing."""
+    weights = draw.normal(0, 2 / np.sqrt(inputs), (inputs, outputs))
+    return (weights - weights.mean(axis=0)).astype(np.float32), np.zeros(outputs, np.float32)

@@ -9,6 +9,7 @@ gives a roll-out up that too few nodes take: then, and only then, one more versi
 """
 
 import hashlib
+import logging
 import random
 import tempfile
 import time
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,15 +26,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.gateway import Outcome
 from gateway.model import SPECS
+from gateway.store import REFUSED, Store
 from protocol.filter_set import CONFIRMED, RETURNED
 from sim.network.clock import Clock
 from sim.network.faults import SCENARIOS, Links
 from sim.network.gateway_shell import TIMING, GatewayShell
-from sim.network.journal import Journal
+from sim.network.journal import Journal, LogEvents
 from sim.network.network import Network
 from sim.network.node_shell import NodeShell, Sensor
 from sim.network.promises import Promises
 from sim.network.scene import make_model, make_readings, make_site
+from sim.network.store_promises import StorePromises
 from sim.network.trouble import Trouble
 
 # Long enough after the last fault for a wave and for one more: hops, patience, trial.
@@ -96,15 +100,18 @@ class Simulation:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-sim-", dir=root)))
         self.plan = plan
         self.site = make_site(plan.rows, plan.cols, self._source("site") if plan.holes else None)
-        model = make_model(plan.spec, self.site)
         key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"simulated site %d" % plan.seed).digest())
         self.clock, self.journal = Clock(), Journal(trace)
+        self._take_logs()
         links = Links(SCENARIOS[plan.scenario], self._source("links"))
         self.network = Network(self.clock, links, self.journal, self._source("network"))
-        self.gateway = GatewayShell(self.site, model, key, self.clock)
-        flashed = model.filters.pack(self.site.name)
-        self.promises = Promises(self.site, flashed, model.filters.version)
-        shells = self._make_shells(folder, flashed, key.public_key().public_bytes_raw())
+        model = make_model(plan.seed, plan.spec, self.site)
+        self.gateway = GatewayShell(folder / "state", self.site, model, key, self.clock)
+        self._stack.callback(self.gateway.stop)
+        self.promises = Promises(self.site, self.gateway.flashed, self.gateway.newest)
+        self._store = self._stack.enter_context(Store(folder / "state", self.site))
+        self.store_promises = StorePromises(self._store, self.promises)
+        shells = self._make_shells(folder, self.gateway.flashed, key.public_key().public_bytes_raw())
         self._join(shells)
         self.trouble = Trouble(SCENARIOS[plan.scenario], self.network, self._source("trouble"))
         self._push_cycle = self._source("push").randint(3, max(3, (plan.cycles - CALM_CYCLES) // 2))
@@ -138,7 +145,16 @@ class Simulation:
                 break
         else:
             self.promises.check_wave(list(self.network.shells.values()), self.gateway.newest, self.clock.now_ms)
+            self.store_promises.check_all(self.clock.now_ms)
         return self._summary(time.monotonic() - begin_s, time.process_time() - begin_cpu_s)
+
+    def _take_logs(self) -> None:
+        """What the gateway logs goes into the trace and nowhere else."""
+        log, handler = logging.getLogger("gateway"), LogEvents(self.journal, lambda: self.clock.now_ms)
+        self._stack.callback(setattr, log, "propagate", log.propagate)
+        self._stack.callback(log.removeHandler, handler)
+        log.propagate = False
+        log.addHandler(handler)
 
     def _source(self, name: str) -> random.Random:
         """A stream of random numbers of its own."""
@@ -160,24 +176,22 @@ class Simulation:
         network.join(self.site, shells, gateway)
         network.check = self._check
         network.on_fault = self._on_fault
-        gateway.publish_beacon, gateway.publish_wave = network.publish_beacon, network.publish_wave
+        gateway.connect = network.connect_gateway
+        gateway.publish_beacon, gateway.publish_wave = network.publish_beacon, network.sets.publish
         gateway.on_outcome, gateway.on_push = self._on_outcome, self.promises.know
+        gateway.on_beacon, gateway.on_fault = self._on_beacon, partial(self._report, "gateway")
 
     def _start(self) -> None:
         for shell in self.network.shells.values():
             self.clock.after(0, self.network.boot, shell)
         self.clock.after(0, self.gateway.start)
-        self.clock.after(1, self.network.connect_gateway)
 
     def _settle(self) -> None:
         """All messages of one ms are there: whoever got one acts."""
         dirty, self.network.dirty = self.network.dirty, {}
         for shell in dirty.values():
             self.network.poll(shell)
-        try:
-            self.gateway.settle()
-        except Exception as error:
-            self._report("gateway", error)
+        self.gateway.settle()
 
     def _check(self, shell: NodeShell) -> None:
         self.promises.check_node(shell, self.clock.now_ms)
@@ -192,9 +206,14 @@ class Simulation:
         place = f"{Path(last.filename).parent.name}/{Path(last.filename).name}:{last.lineno} {last.name}"
         self.promises.fail("P6", self.clock.now_ms, who, f"{type(error).__name__}: {error} at {place}")
 
-    def _on_outcome(self, outcome: Outcome) -> None:
+    def _on_beacon(self, data: bytes) -> None:
+        self.store_promises.check_beacon(data, self.gateway.reports, self.clock.now_ms)
+
+    def _on_outcome(self, outcome: Outcome, is_stored: bool) -> None:
         now_ms, exact = self.clock.now_ms, outcome.exact
-        self.promises.check_outcome(outcome, self.gateway.reports, self.gateway.gateway.run, now_ms)
+        run, reports = self.gateway.gateway.run, self.gateway.reports
+        self.promises.check_outcome(outcome, reports, run, now_ms)
+        self.store_promises.check_cycle(outcome, is_stored, run, reports, now_ms)
         if self.plan.scenario == "calm":
             self.promises.check_calm(outcome, now_ms)
         self._outcomes.append((outcome.filter_version, exact.compared, exact.equal, outcome.record.late))
@@ -205,10 +224,7 @@ class Simulation:
     def _is_stuck_by_design(self) -> bool:
         """Whether only a higher version helps: a node returned to the one before, or the roll-out was given up."""
         nodes = [shell.node for shell in self.network.shells.values() if shell.node]
-        gateway = self.gateway.gateway
-        given_up = gateway.rollout is None or gateway.rollout.gave_up
-        is_behind = given_up and gateway.model.filters.version != self.gateway.newest
-        return is_behind or any(node.wave.phase == RETURNED for node in nodes)
+        return self.gateway.gave_up or any(node.wave.phase == RETURNED for node in nodes)
 
     def _summary(self, real_s: float, cpu_s: float) -> dict[str, Any]:
         shells, gateway = list(self.network.shells.values()), self.gateway
@@ -229,8 +245,8 @@ class Simulation:
             "late": sum(late for *_, late in self._outcomes),
             "filters": {
                 "newest": gateway.newest,
-                "pushed": len(gateway.pushed),
-                "given_up": gateway.given_up,
+                "ordered": len(self._store.model_keys()) - 1,
+                "refused": len(self._store.model_keys(REFUSED)),
                 "confirmed": sum(w.active.version == gateway.newest and w.phase == CONFIRMED for w in waves),
             },
             "faults": self.trouble.as_json(),

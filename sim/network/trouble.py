@@ -1,4 +1,4 @@
-"""The faults that strike parts, not messages: cuts, resets of nodes, restarts of gateway and broker."""
+"""The faults that strike parts, not messages: cuts, resets of nodes, restarts of gateway and broker, a bad disk."""
 
 import random
 from collections import Counter
@@ -15,6 +15,7 @@ RESET_MS_MIN, RESET_MS_MAX = 200, 60_000
 GATEWAY_MS_MIN, GATEWAY_MS_MAX = 500, 45_000
 BROKER_MS_MIN, BROKER_MS_MAX = 200, 15_000
 CUT_MS_MIN, CUT_MS_MAX = 1_000, 60_000
+DISK_MS_MIN, DISK_MS_MAX = 1_000, 60_000
 # The proof of a set takes a node some 600 steps, the pieces come before; a strike hits one of them.
 STRIKE_STEPS_MAX = 620
 
@@ -23,7 +24,7 @@ class Trouble:
     """What strikes when.
 
     Attributes:
-        counts: resets, strikes, cuts, restarts so far.
+        counts: resets, strikes, cuts, restarts, disk faults so far.
     """
 
     def __init__(self, scenario: Scenario, network: Network, source: random.Random):
@@ -44,6 +45,8 @@ class Trouble:
             self._at_any_time(period_ms, self._restart_gateway)
         if draw.random() < scenario.broker_restarts:
             self._at_any_time(period_ms, self._restart_broker)
+        if draw.random() < scenario.disks:
+            self._at_any_time(period_ms, self._fail_disk)
 
     def arm_strikes(self) -> None:
         """Choose the nodes that are reset in the middle of the wave."""
@@ -61,10 +64,11 @@ class Trouble:
             self._network.clock.after(0, self._network.reset, shell, self._random.randint(RESET_MS_MIN, RESET_MS_MAX))
 
     def end(self) -> None:
-        """No more faults: cuts heal, links are good; what is down comes back in its time."""
+        """No more faults: cuts heal, links and disk are good; what is down comes back in its time."""
         self._over = True
         self._network.links.troubled = False
         self._network.cut(frozenset())
+        self._network.gateway.disk_fails = False
         for shell in self._network.shells.values():
             shell.steps_left = -1
 
@@ -89,12 +93,21 @@ class Trouble:
         self._network.journal.event(self._network.clock.now_ms, "gateway down", down_ms=down_ms)
         gateway.stop()
         self._network.clock.after(down_ms, gateway.start)
-        self._network.clock.after(down_ms + 1, self._network.connect_gateway)
 
     def _restart_broker(self) -> None:
         if self._network.is_up:
             self.counts["broker restarts"] += 1
             self._network.restart_broker(self._random.randint(BROKER_MS_MIN, BROKER_MS_MAX))
+
+    def _fail_disk(self) -> None:
+        """Let the gateway's disk take nothing for a while; what lies on it can be read."""
+        if self._network.gateway.disk_fails:
+            return
+        self.counts["disk faults"] += 1
+        down_ms = self._random.randint(DISK_MS_MIN, DISK_MS_MAX)
+        self._network.journal.event(self._network.clock.now_ms, "disk fails", down_ms=down_ms)
+        self._network.gateway.disk_fails = True
+        self._network.clock.after(down_ms, setattr, self._network.gateway, "disk_fails", False)
 
     def _cut(self) -> None:
         """Cut a part of the site off: all on one side of a random line."""

@@ -1,0 +1,156 @@
+"""What must hold of the gateway's store (DESIGN.md 6 as far as it exists); what broke goes to promises.py.
+
+P1      what a beacon acknowledges is in the store: the cycle, and every report of it that came in. It stays there over
+        restarts, and a cycle that could not be stored is never acknowledged
+P3      each cycle that was stored is there once, in the order decided, and no other; it holds what reports of this very
+        cycle said; (node, boot, seq) names one report of one cycle
+P5      a stored cycle gives the same scores, decision and comparison once more, when it is stored and at the end
+"""
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from gateway.cycles import Record, members_of
+from gateway.gateway import Outcome
+from gateway.recompute import recompute
+from gateway.site import Cell
+from gateway.store import Store, StoredCycle
+from protocol import beacon, frame
+from protocol.grid import BLOCK_SIDE, CORNERS
+from protocol.report import Report
+from sim.network.promises import Promises
+
+# DESIGN.md 6, P5.
+SCORE_TOLERANCE = 1e-5
+
+
+class Said(NamedTuple):
+    """A report that came in: who sent it, what it says, its bytes."""
+
+    owner: Cell
+    report: Report
+    data: bytes
+
+    @property
+    def block(self) -> Cell:
+        """Its block: (row, column)."""
+        return self.owner[0] // BLOCK_SIDE, self.owner[1] // BLOCK_SIDE
+
+    def members(self, mask: int) -> list[Cell]:
+        """The cells of a mask of corners."""
+        return [cell for corner, cell in enumerate(members_of(self.owner)) if mask >> corner & 1]
+
+
+class StorePromises:
+    """The checks; they read the file through a connection of their own, and so see what is committed."""
+
+    def __init__(self, store: Store, promises: Promises):
+        """Nothing is stored yet. `promises` counts the checks and keeps what broke."""
+        self._store = store
+        self._promises = promises
+        self._stored: list[tuple[int, int]] = []
+        self._acknowledged: set[tuple[int, int]] = set()
+        self._cycle_of: dict[tuple[Cell, int, int], tuple[int, int, bytes]] = {}
+
+    def check_cycle(self, outcome: Outcome, is_stored: bool, run: int, payloads: list[bytes], now_ms: int) -> None:
+        """After each cycle; `payloads` are the reports that came in since it opened."""
+        key = run, outcome.record.cycle
+        found = self._store.cycle(*key)
+        self._promises.checked["P3"] += 1
+        if is_stored != (found is not None):
+            words = "is not in the store" if is_stored else "is in the store"
+            self._fail("P3", now_ms, f"cycle {key}: stored {is_stored}, yet it {words}")
+        if found is None:
+            return
+        self._stored.append(key)
+        said = _said_in(key, payloads)
+        self._check_content(found, said, now_ms)
+        self._check_keys(key, said, now_ms)
+        self._check_decision(found, outcome, now_ms)
+
+    def check_beacon(self, data: bytes, payloads: list[bytes], now_ms: int) -> None:
+        """Before a beacon goes out; `payloads` are the reports that came in since the one before."""
+        fields = beacon.unpack(data)  # type: ignore[no-untyped-call]  # MicroPython has no typing
+        if fields is None or not any(data[beacon.SIZE :]):
+            return
+        key = fields.run, fields.acked_cycle
+        self._promises.checked["P1"] += 1
+        self._acknowledged.add(key)
+        found = self._store.cycle(*key)
+        if found is None:
+            self._fail("P1", now_ms, f"cycle {key} is acknowledged and not stored")
+            return
+        for words in _said_in(key, payloads):
+            if beacon.acknowledged(data, *words.block) and not _holds(found.outcome.record, words):
+                self._fail("P1", now_ms, f"cycle {key}: the report of {words.owner} is acknowledged and not stored")
+
+    def check_all(self, now_ms: int) -> None:
+        """At the end: the whole store."""
+        keys = []
+        for found in self._store.latest_cycles(sys.maxsize):
+            keys.append((found.run, found.outcome.record.cycle))
+            self._check_decision(found, found.outcome, now_ms)
+        lost = self._acknowledged.difference(keys)
+        if lost:
+            self._fail("P1", now_ms, f"cycles {sorted(lost)[:4]} were acknowledged and are not stored any more")
+        if keys != self._stored:
+            self._fail("P3", now_ms, f"the store holds {len(keys)} cycles, not the {len(self._stored)} that went in")
+
+    def _check_content(self, found: StoredCycle, said: list[Said], now_ms: int) -> None:
+        """Whether each unit is as a report of this cycle and version gave it."""
+        record, version = found.outcome.record, found.outcome.filter_version & 0xFFFF
+        known = {unit for words in said if frame.version_of(words.data) == version for unit in _units(words)}
+        for row, col in np.argwhere(record.pooled).tolist():
+            reading = int(record.readings_ccel[row, col]) if record.has_reading[row, col] else None
+            if ((row, col), reading, bytes(record.absence[:, row, col])) not in known:
+                self._fail("P3", now_ms, f"cycle {record.cycle}: no report of it gave the unit stored for {(row, col)}")
+
+    def _check_keys(self, key: tuple[int, int], said: list[Said], now_ms: int) -> None:
+        for words in said:
+            name = words.owner, words.report.boot, words.report.seq
+            if self._cycle_of.setdefault(name, (*key, words.data)) != (*key, words.data):
+                self._fail("P3", now_ms, f"cycle {key}: report {name} is also in cycle {self._cycle_of[name][:2]}")
+
+    def _check_decision(self, found: StoredCycle, decided: Outcome, now_ms: int) -> None:
+        """Whether what is stored gives once more what was decided."""
+        self._promises.checked["P5"] += 1
+        again = recompute(self._store, found)
+        (_, abnormal, where), (scores, was_abnormal, was_where) = again.decision, decided.decision
+        beyond = max(abs(new - old) for new, old in zip(again.decision.scores, scores, strict=True))
+        same = (abnormal, where, again.exact) == (was_abnormal, was_where, decided.exact)
+        if beyond > SCORE_TOLERANCE or not same or again[2:4] != decided[2:4]:
+            what = f"{again.decision} {again.exact}, not {decided.decision} {decided.exact}"
+            self._fail("P5", now_ms, f"run {found.run} cycle {decided.record.cycle}: {what}")
+
+    def _fail(self, promise: str, now_ms: int, what: str) -> None:
+        self._promises.fail(promise, now_ms, "store", what)
+
+
+def _said_in(key: tuple[int, int], payloads: list[bytes]) -> list[Said]:
+    """The reports of a run's cycle among those that came in."""
+    run, cycle = key
+    found = []
+    for data in payloads:
+        if frame.run_of(data) == run & 0xFF and frame.cycle_of(data, cycle) == cycle:
+            found.append(Said((frame.row_of(data), frame.col_of(data)), Report(data), data))
+    return found
+
+
+def _units(words: Said) -> list[tuple[Cell, int | None, bytes]]:
+    """Cell, reading and absence bytes of each unit that a report pooled."""
+    report = words.report
+    corners = [corner for corner in range(CORNERS) if report.pooled >> corner & 1]
+    cells = words.members(report.pooled)
+    return [(cell, report.readings[k], bytes(report.absence[k])) for cell, k in zip(cells, corners, strict=True)]
+
+
+def _holds(record: Record, words: Said) -> bool:
+    """Whether a record holds every member that a report spoke of, and of each feature as much or more."""
+    report = words.report
+    if report.pooled and (record.features[words.block] < np.frombuffer(report.features, np.uint8)).any():
+        return False
+    spoken_of = words.members(report.pooled | report.no_reading)
+    in_pool = all(record.pooled[cell] for cell in words.members(report.pooled))
+    return in_pool and all(record.pooled[cell] or record.no_reading[cell] for cell in spoken_of)
