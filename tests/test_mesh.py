@@ -1,11 +1,15 @@
-"""The mesh's own side: what it says when the process that holds all nodes is gone."""
+"""The mesh's own side: nodes that are killed and restarted, and what it says when the host of all of them is gone."""
 
 import os
 import signal
+import socket
+import time
+from contextlib import contextmanager
 
 import pytest
 from broker_bench import free_port
 from mesh_in_memory import make_site
+from on_micropython import require_micropython
 
 from gateway.broker import LOOPBACK, Broker
 from gateway.model import SPECS
@@ -13,17 +17,50 @@ from gateway.start_weights import start_filters
 from tools.mesh.mesh import Mesh, MeshError, NodeKind
 
 SITE = make_site(1, 1)
+WAIT_S_MAX = 20.0
+KINDS = {"cpython": NodeKind("cpython", None), "micropython": NodeKind("micropython", "32K")}
+
+
+def prepared(mesh, port):
+    """One node, and where it looks for its broker."""
+    sensors = {(0, 0): {"kind": "simulated", "seed": 1, "mean_ccel": 2200}}
+    mesh.prepare(Broker(LOOPBACK, port, "none"), start_filters(SPECS["lean"]).pack(SITE.name), "", sensors)
+    return mesh
 
 
 @pytest.fixture
 def mesh(tmp_path):
     """One node on CPython that finds no broker."""
-    with Mesh(SITE, NodeKind("cpython", None), tmp_path) as made:
-        sensors = {(0, 0): {"kind": "simulated", "seed": 1, "mean_ccel": 2200}}
-        filters = start_filters(SPECS["lean"]).pack(SITE.name)
-        made.prepare(Broker(LOOPBACK, free_port(), "none"), filters, "", sensors)
-        made.start()
+    with Mesh(SITE, KINDS["cpython"], tmp_path) as made:
+        prepared(made, free_port()).start()
         yield made
+
+
+@contextmanager
+def listener():
+    """Takes connections and says nothing; nothing that is awaited of it may take long."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        server.settimeout(WAIT_S_MAX)
+        yield server
+
+
+@contextmanager
+def connected(server):
+    """The next node that connects."""
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(WAIT_S_MAX)
+        assert connection.recv(1) == b"\x10"  # CONNECT
+        yield connection
+
+
+def is_gone(connection):
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
 
 
 def test_an_order_to_a_host_that_died_is_an_error_in_one_line(mesh):
@@ -44,3 +81,41 @@ def test_a_host_that_lives_takes_orders(mesh):
 def test_nobody_gives_orders_to_a_mesh_that_was_not_started(tmp_path):
     with pytest.raises(RuntimeError, match="not started"):
         Mesh(SITE, NodeKind("cpython", None), tmp_path).kill([(0, 0)])
+
+
+@pytest.mark.parametrize("runtime", KINDS)
+def test_a_node_can_be_killed_and_restarted_and_restarted_while_it_runs(runtime, tmp_path):
+    if runtime == "micropython":
+        require_micropython()
+    with listener() as server, Mesh(SITE, KINDS[runtime], tmp_path) as mesh:
+        prepared(mesh, server.getsockname()[1]).start()
+        with connected(server) as first:
+            mesh.kill([(0, 0)])
+            assert is_gone(first)
+        for _ in range(2):
+            mesh.restart([(0, 0)])
+            with connected(server) as second:
+                mesh.restart([(0, 0)])
+                assert is_gone(second)
+            with connected(server) as third:
+                mesh.kill([(0, 0)])
+                assert is_gone(third)
+        assert [] == mesh.problems()
+
+
+def test_a_node_that_ended_by_itself_is_no_problem_any_more_once_it_was_restarted(tmp_path):
+    require_micropython()
+    with listener() as server, Mesh(SITE, KINDS["micropython"], tmp_path) as mesh:
+        prepared(mesh, server.getsockname()[1])
+        config = tmp_path / "n-00-00.json"
+        config.rename(tmp_path / "away")
+        mesh.start()
+        deadline = time.monotonic() + WAIT_S_MAX
+        while not mesh.problems():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert ["n-00-00"] == list(mesh.ended)
+        (tmp_path / "away").rename(config)
+        mesh.restart([(0, 0)])
+        with connected(server):
+            assert [] == mesh.problems()

@@ -59,7 +59,7 @@ class Host:
         for name in order["start"]:
             self._links[name] = Link(start.prepare(f"{name}.json"), ticks_ms())
             self._poll(name)
-        sys.stdout.write(json.dumps({"started": len(order["start"])}) + "\n")
+        sys.stdout.write(json.dumps({"started": order["start"]}) + "\n")
         sys.stdout.flush()
 
     def _kill(self, name: str) -> None:

@@ -4,9 +4,9 @@ A fork of a process with threads deadlocks, so this is a program of its own that
 lines from standard input and ends, with all its nodes, when that closes:
 
     {"start": [names], "folder": path, "heap": "32K"}      each node runs main.run("<name>.json") in the folder
-    {"kill": [names]}                                      SIGKILL
+    {"kill": [names]}                                      SIGKILL; a node that was killed may be started again
 
-and writes JSON lines: {"started": count} and {"ended": name, "code": code} for each node that ends by itself.
+and writes JSON lines: {"started": [names]} and {"ended": name, "code": code} for each node that ends by itself.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ class Host:
         if "start" in order:
             for name in order["start"]:
                 self._pids[name] = _fork(name, order["folder"], order["heap"])
-            _say({"started": len(order["start"])})
+            _say({"started": order["start"]})
         self._kill(order.get("kill", []))
 
     def _kill(self, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The mesh as the demo and the tests see it: prepare the nodes' flash, start them, kill some, look at their words."""
+"""The mesh as the demo and the tests see it: prepare the nodes' flash, start them, kill and restart some, hear them."""
 
 import importlib.util
 import json
@@ -76,7 +76,7 @@ class Mesh:
     """Running nodes; a context manager that ends them all.
 
     Attributes:
-        ended: exit code by name of each node that ended by itself.
+        ended: exit code by name of each node that ended by itself and was not restarted.
         host_ended: the host of all nodes is gone, and they with it.
     """
 
@@ -126,8 +126,7 @@ class Mesh:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         threading.Thread(target=self._hear, daemon=True).start()
-        names = [node_name(row, col) for row, col in self._site.cells]
-        self._tell({"start": names, "folder": str(self._folder.resolve()), "heap": self._kind.heap})
+        self._start(list(self._site.cells))
 
     def kill(self, cells: list[Cell]) -> None:
         """End nodes as a power cut would.
@@ -136,6 +135,15 @@ class Mesh:
             MeshError: the host of all nodes is gone, and they with it.
         """
         self._tell({"kill": [node_name(row, col) for row, col in cells]})
+
+    def restart(self, cells: list[Cell]) -> None:
+        """Start nodes again on what their flash holds now; one that still runs loses power first.
+
+        Raises:
+            MeshError: the host of all nodes is gone, and they with it.
+        """
+        self.kill(cells)
+        self._start(cells)
 
     def problems(self) -> list[str]:
         """A line for each node that ended by itself, with its last words."""
@@ -163,6 +171,10 @@ class Mesh:
     ) -> None:
         self.close()
 
+    def _start(self, cells: list[Cell]) -> None:
+        names = [node_name(row, col) for row, col in cells]
+        self._tell({"start": names, "folder": str(self._folder.resolve()), "heap": self._kind.heap})
+
     def _tell(self, order: dict[str, Any]) -> None:
         if self._host is None or self._host.stdin is None:
             raise RuntimeError("mesh: not started")
@@ -181,6 +193,8 @@ class Mesh:
             fact = json.loads(line)
             if "ended" in fact:
                 self.ended[fact["ended"]] = fact["code"]
+            for name in fact.get("started", []):
+                self.ended.pop(name, None)
         self.host_ended = self._host is not None
 
     def _last_words(self, name: str) -> str:
