@@ -137,7 +137,8 @@ def test_faults_that_did_not_happen_are_left_out():
 def test_the_brokers_deliveries_hold_the_wave_and_what_nodes_say_of_it():
     traffic = {"beacons": 0, "beacon_bytes": 0, "reports": 0, "report_bytes": 0}
     counted = ledger.Spent(np.zeros(COUNTERS, np.int64), 0, (), ())
-    bill = ledger.ledger(SITE, counted, traffic | {"waves": 2, "wave_bytes": 850, "holdings": 3, "holding_bytes": 42}, 1)
+    wave = {"waves": 2, "wave_bytes": 850, "holdings": 3, "holding_bytes": 42}
+    bill = ledger.ledger(SITE, counted, traffic | wave, 1)
     assert (2, 3) == (bill["broker"]["messages_in"], bill["broker"]["messages_out"])
     assert bill["broker"]["bytes_in"] == 850 + 2 * (3 + 2 + WAVE_TOPIC)
     assert bill["broker"]["bytes_out"] == 42 + 3 * (2 + 2 + UP_TOPIC)
