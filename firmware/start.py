@@ -56,7 +56,7 @@ def prepare(path: str) -> tuple:
 def prepare_filters(path: str, site: str, key: bytes) -> tuple:
     """What lies in the node's filter slots, for firmware.wave.Wave.
 
-    A set that was on trial when the node went down is given up for the one before it.
+    A set that was on trial when the node went down, or is damaged, is given up for the one in the other slot.
 
     Returns:
         active: FilterSet.
@@ -69,38 +69,60 @@ def prepare_filters(path: str, site: str, key: bytes) -> tuple:
 
     Raises:
         OSError: the filters cannot be read.
-        ValueError: neither slot holds a filter set of this site.
+        ValueError: neither slot holds a filter set of this site, or nobody knows which of them counts.
     """
     active, phase, highest, digests = slots.read_record(path)
-    if phase == TRIAL:
-        slots.mark(path, RETURNED, highest)
-        active, phase = 1 - active, RETURNED
-    filters = _load(path, active, digests, site)
-    if filters is None:
-        active = 1 - active
-        filters = _load(path, active, digests, site)
+    if highest is None:  # no set ever came, so slot 0 holds what was flashed; a lost record does not tell what it holds
+        if _exists(path + ".slots"):
+            raise ValueError("filters: " + path + ".slots is damaged; write the filters again")
+        filters = _of_site(slots.load(path, digests[0], filter_set.unpack), site)
+        highest = filters.version
+    else:
+        filters = None if phase == TRIAL else _load(path, active, digests, site)
+        if filters is None:  # from now on the other slot counts, and this one is free for new sets
+            slots.mark(path, RETURNED, highest)
+            active, phase = 1 - active, RETURNED
+            filters = _load(path, active, digests, site)
     if filters is None:
         raise ValueError("filters: both slots of " + path + " are damaged; write the filters again")
     staged = _load(path, 1 - active, digests, site) if phase == STAGED else None
     if phase == STAGED and staged is None:
         phase = CONFIRMED
-    if highest is None:
-        highest = filters.version
     came = [slots.slot_path(path, slot) if digests[slot] != bytes(32) else "" for slot in (0, 1)]
     offers = came[active], came[1 - active if staged else active]
     return filters, staged, phase, highest, path, offers, site, key
 
 
 def _load(path: str, slot: int, digests, site: str):
-    """The FilterSet of a slot, None where it is not the recorded one.
+    """The FilterSet of a slot, None where it is gone, damaged or not the recorded one.
 
     Raises:
-        OSError, ValueError: as prepare_filters.
+        ValueError: it is another site's.
     """
-    filters = slots.load(slots.slot_path(path, slot), digests[slot], filter_set.unpack)
-    if filters is not None and filters.site != site:
+    try:
+        filters = slots.load(slots.slot_path(path, slot), digests[slot], filter_set.unpack)
+    except (OSError, ValueError):
+        filters = None
+    return filters and _of_site(filters, site)
+
+
+def _of_site(filters, site: str):
+    """The FilterSet, if it is of this site.
+
+    Raises:
+        ValueError: it is another site's.
+    """
+    if filters.site != site:
         raise ValueError("filters: belong to site " + filters.site + ", this node to " + site)
     return filters
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def heard_topics(site: str, row: int, col: int, exists: int) -> list:

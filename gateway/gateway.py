@@ -29,6 +29,8 @@ from protocol.report import Report
 ABOUT_SIZE_MAX = 1024
 # A mesh on its own is believed so many cycles ahead of the gateway: it is where the gateway stalled, not restarted.
 AHEAD_MAX = 100
+# Frames carry the low half of a version: nobody can speak of one that is further ahead.
+VERSIONS_AHEAD_MAX = 0x7FFF
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
 OFFLINE = ("disconnected", "lost")
 
@@ -132,7 +134,7 @@ class Gateway:
         versions = [holding.highest for holding in self.holdings.values()]
         versions += [facts["filter_version"] for facts in self.about.values() if _is_u32(facts.get("filter_version"))]
         pushed = self.rollout.model.filters.version if self.rollout else 0
-        return max([self.model.filters.version, pushed, *versions])
+        return max([self.model.filters.version, pushed, *filter(self._is_near, versions)])
 
     def start_cycle(self, now_ms: int) -> bytes:
         """Open the next cycle. Returns the beacon; `poll` ends the cycle.
@@ -294,7 +296,15 @@ class Gateway:
             return
         self.traffic["holdings"] += 1
         self.traffic["holding_bytes"] += len(payload)
-        self.holdings[cell] = holding_of(payload, self.model.filters.version)
+        holding = holding_of(payload, self.model.filters.version)
+        if self._is_near(holding.highest):
+            self.holdings[cell] = holding
+            self._presence.heard([cell])  # it may be one that has nothing to report while its filters are others
+        else:
+            self.faults["version_too_far_ahead"] += 1
+
+    def _is_near(self, version: int) -> bool:
+        return version - self.model.filters.version <= VERSIONS_AHEAD_MAX
 
     def _on_other_cycle(self, cell: Cell, cycle: int, report: Report) -> None:
         """A report that is late, or of a mesh that went on by its own clock: then number on from there."""

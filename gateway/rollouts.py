@@ -5,7 +5,8 @@ own. Looked at between two cycles: the newest order is rolled out (gateway/wave.
 if too few nodes take it `refused`. So a roll-out that a restart interrupts goes on: its status is what it was.
 
 A node that loses power while filters are on trial goes back to those before and takes none but newer ones: it cannot
-know whether they were the reason. The gateway can guess: it orders the same weights again, a few times.
+know whether they were the reason. The gateway can guess: it orders the same weights again, a few times. So it does if
+nodes hold newer filters than it decides with, as after a store that was put back from a copy.
 """
 
 import logging
@@ -20,7 +21,7 @@ from gateway.gateway import Gateway
 from gateway.model import Model
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
 from gateway.wave import Rollout, signed
-from protocol.filter_set import CONFIRMED, RETURNED, TRIAL
+from protocol.filter_set import CONFIRMED, TRIAL
 
 # The same weights are sent again so often in a row: nodes that still return do so because of them.
 AGAIN_MAX = 3
@@ -153,16 +154,16 @@ class Rollouts:
         self._settled = rollout
 
     def _order_again(self) -> list[tuple[int, int]]:
-        """Order the weights that decide once more for nodes that lost power while they tried them; the keys ordered."""
-        model = self._gateway.model
+        """Order the weights that decide once more for nodes that take them under a higher version only; the keys."""
+        model, version = self._gateway.model, self._gateway.model.filters.version
         there = self._gateway.counted_on()
         held = [holding for cell, holding in self._gateway.holdings.items() if cell in there]
-        returned = sum(one.phase == RETURNED and one.version != model.filters.version for one in held)
-        if held and all(one.phase == CONFIRMED and one.version == model.filters.version for one in held):
+        lost = sum(not one.holds(version) and one.highest >= version for one in held)
+        if held and all(one.phase == CONFIRMED and one.version == version for one in held):
             self._again = 0
-        if not returned or any(one.phase == TRIAL for one in held) or self._again > AGAIN_MAX:
+        if not lost or any(one.phase == TRIAL for one in held) or self._again > AGAIN_MAX:
             return []
-        what = f"{returned} nodes were reset while filters {model.filters.version} were on trial"
+        what = f"{lost} nodes cannot come to filters {version} any more"
         if self._again == AGAIN_MAX:
             self._again += 1
             log.error("%s, after %d tries: `thermesh filters rollback` sends those before", what, AGAIN_MAX)

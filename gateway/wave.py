@@ -99,7 +99,7 @@ class Rollout:
         self.model = model
         self.data = data
         self.switched = self.gave_up = False
-        self._held = -1
+        self._held_most = -1
         self._idle_cycles = 0
 
     def start_cycle(self, holdings: dict[Cell, Holding], counted_on: set[Cell]) -> None:
@@ -113,8 +113,9 @@ class Rollout:
             return  # nobody could take it yet: that is no reason to lose patience, nor to go on without them
         version = self.model.filters.version
         held = sum(holdings[cell].holds(version) for cell in counted_on if cell in holdings)
-        self._idle_cycles = 0 if held > self._held else self._idle_cycles + 1
-        self._held = held
+        # A node that comes and goes is no progress.
+        self._idle_cycles = 0 if held > self._held_most else self._idle_cycles + 1
+        self._held_most = max(held, self._held_most)
         if self.switched or self.gave_up:
             return
         if held == len(counted_on):

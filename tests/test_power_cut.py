@@ -79,7 +79,7 @@ slots.mark = mark
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
 def test_the_cuts_show(mistake):
-    with pytest.raises(interpreter.InterpreterError, match=r"is not whole|, not one of|ENOENT"):
+    with pytest.raises(interpreter.InterpreterError, match=r"is not whole|, not one of|ENOENT|did not keep"):
         cuts(64, 512, "stop", mistake=mistake)
 
 

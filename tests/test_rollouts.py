@@ -40,10 +40,11 @@ class Bench:
             data = frame.filters(header, highest, phase, 0)
             self.gateway.on_message(topic.of_node(SITE.name, *cell, "up"), data)
 
-    def run_cycle(self, there=True):
-        """A cycle in which all nodes are connected, or none is; which filters it used."""
-        for cell in SITE.cells:
-            self.gateway.on_message(topic.of_node(SITE.name, *cell, "state"), b"ready" if there else b"lost")
+    def run_cycle(self, there=True, others=()):
+        """A cycle in which all nodes are connected, or none is, but for some in other states; which filters it used."""
+        states = dict.fromkeys(SITE.cells, "ready" if there else "lost") | dict(others)
+        for cell, state in states.items():
+            self.gateway.on_message(topic.of_node(SITE.name, *cell, "state"), state.encode())
         self.gateway.start_cycle(self.now_ms)
         self.now_ms += 100_000
         outcome = self.gateway.poll(self.now_ms)
@@ -127,6 +128,20 @@ def test_what_too_few_nodes_take_is_refused_and_not_tried_again(store, caplog):
     assert [store.active_model().filter_set] == Bench(store).published
 
 
+def test_a_node_that_comes_and_goes_neither_holds_a_roll_out_up_nor_counts_as_progress(store):
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    bench.hear(1, 2, filter_set.STAGED)
+    hear_one(bench, 1, 1, filter_set.CONFIRMED)
+    used = []
+    for cycle in range(3 * PATIENCE_CYCLES):
+        state = "lost" if cycle % (PATIENCE_CYCLES // 2) == 0 else "ready"
+        used.append(bench.run_cycle(others={SITE.cells[1]: state}))
+    assert {1, 2} == set(used)
+    assert used.index(2) <= PATIENCE_CYCLES + 1
+
+
 def test_an_order_waits_as_long_as_no_node_is_there(store):
     bench = Bench(store)
     bench.rollouts.order(ORDER)
@@ -161,12 +176,15 @@ def test_an_order_that_nodes_would_take_for_old_is_sent_under_a_higher_version(s
 
 
 def test_versions_that_are_used_up_are_named_and_the_order_waits(store):
+    last = 0xFFFFFFFF
+    placed = place(store, KEY, ORDER, last - 3, NOON_S)
+    store.set_status(placed.model.filters.version, placed.model.head.revision, ACTIVE)
     bench = Bench(store)
-    bench.hear(1, 0xFFFFFFFF, filter_set.STAGED)
+    bench.hear(last - 2, last, filter_set.STAGED)
     place(store, KEY, ORDER, 0, NOON_S)
     with pytest.raises(ModelError, match=r"version: 4294967296 is not in 0\.\.4294967295"):
         bench.run_cycle()
-    assert {1: ACTIVE, 2: PUSHED} == bench.statuses()
+    assert {1: RETIRED, last - 2: ACTIVE, last - 1: PUSHED} == bench.statuses()
 
 
 def test_a_store_that_fails_at_the_switch_is_told_of_it_later(store):
@@ -211,7 +229,7 @@ def test_nodes_that_were_reset_in_a_trial_get_the_same_weights_under_the_next_ve
     hear_one(bench, 1, 2, filter_set.RETURNED)
     bench.run_cycle()
     assert {1: RETIRED, 2: ACTIVE, 3: PUSHED} == bench.statuses()
-    assert "again: 1 nodes were reset while filters 2 were on trial" == store.model(3, 3).note
+    assert "again: 1 nodes cannot come to filters 2 any more" == store.model(3, 3).note
     assert store.model(3, 3).filter_set == bench.published[-1]
     bench.run_cycle()
     assert 3 == len(bench.published)
@@ -242,6 +260,26 @@ def test_weights_that_all_nodes_confirmed_meanwhile_may_be_sent_again_as_often_a
         assert version + 1 == bench.run_cycle()
         bench.hear(version + 1, version + 1, filter_set.CONFIRMED)
         bench.run_cycle()
+
+
+def test_nodes_that_hold_newer_filters_than_the_store_knows_of_come_back_to_the_gateway(store):
+    """As after a store that was put back from a copy: the nodes are connected, and report nothing that fits."""
+    bench = Bench(store)
+    for _ in range(5):
+        bench.hear(7, 7, filter_set.CONFIRMED)
+        bench.run_cycle()
+    assert {1: ACTIVE, 8: PUSHED} == bench.statuses()
+    bench.hear(7, 8, filter_set.STAGED)
+    assert 8 == bench.run_cycle()
+    assert {1: RETIRED, 8: ACTIVE} == bench.statuses()
+
+
+def test_a_version_that_no_frame_could_tell_apart_uses_up_no_versions(store):
+    bench = Bench(store)
+    hear_one(bench, 1, 0xFFFFFFFF, filter_set.CONFIRMED)
+    bench.gateway.on_message(topic.of_node(SITE.name, *SITE.cells[0], "about"), b'{"filter_version": 4294967295}')
+    assert 1 == bench.gateway.highest_version
+    assert {"version_too_far_ahead": 1} == bench.gateway.faults
 
 
 def test_an_order_goes_before_weights_to_be_sent_again(store):

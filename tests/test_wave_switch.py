@@ -233,19 +233,33 @@ def test_a_damaged_active_set_is_replaced_by_the_one_before(bench, tmp_path):
     with open(bench.wave.offers, "wb") as file:
         file.write(SET[:50])
     bench.boot()
-    assert 1 == bench.wave.active.version
+    assert (1, RETURNED) == (bench.wave.active.version, bench.wave.phase)
+    assert str(tmp_path / "f.1") == slots.free_slot(bench.path, 2)  # the next set does not overwrite the last whole one
     shutil.copy(tmp_path / "f.1", tmp_path / "f")
     with pytest.raises(ValueError, match="filter"):
         bench.boot()
 
 
+def test_flashed_filters_that_are_damaged_are_replaced_by_a_set_that_waits_for_its_cycle(bench, tmp_path):
+    bench.take_in(SET)
+    for spoil in (lambda: (tmp_path / "f").write_bytes(SET[:50]), (tmp_path / "f").unlink):
+        spoil()
+        bench.boot()
+        assert (2, None) == (bench.wave.active.version, bench.wave.staged)
+
+
 def test_a_set_that_was_refused_is_never_computed_with_whatever_becomes_of_the_active_one(bench, tmp_path):
-    """It lies in slot 0, whole and forged, when slot 1 is found damaged: then none is better than that one."""
+    """It lies in slot 0, whole and forged, when slot 1 or the record is found damaged: none is better than that one."""
     bench.take_in(SET)
     bench.switch(2)
     bench.confirm()
     bench.take_in(good(9, secret_key=bytes(32)))
     assert {REFUSED_SIGNATURE: 1} == bench.faults()
+    record = (tmp_path / "f.slots").read_bytes()
+    (tmp_path / "f.slots").write_bytes(record[:-1])
+    with pytest.raises(ValueError, match=r"f\.slots is damaged; write the filters again"):
+        bench.boot()
+    (tmp_path / "f.slots").write_bytes(record)
     (tmp_path / "f.1").write_bytes(SET[:50])
     with pytest.raises(ValueError, match=r"both slots of .* are damaged"):
         bench.boot()

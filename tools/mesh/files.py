@@ -50,5 +50,7 @@ def write_node_files(
             "sensor": sensors[row, col],
         }
         (folder / f"{name}.json").write_text(json.dumps(config))
-        if not (folder / (name + FILTERS_SUFFIX)).exists():
-            (folder / (name + FILTERS_SUFFIX)).write_bytes(filters)
+        flashed = folder / (name + FILTERS_SUFFIX)
+        if not flashed.exists():
+            flashed.with_name(flashed.name + ".slots").unlink(missing_ok=True)  # it speaks of filters that are gone
+            flashed.write_bytes(filters)
