@@ -94,6 +94,7 @@ class Assembly:
         self._pooled = np.zeros(shape, np.bool_)
         self._no_reading = np.zeros(shape, np.bool_)
         self._absence = np.zeros((exchanges, *shape), np.uint8)
+        self._left_out = np.zeros(site.block_shape, np.bool_)
 
     @property
     def accounted(self) -> NDArray[np.bool_]:
@@ -102,9 +103,13 @@ class Assembly:
 
     @property
     def settled_blocks(self) -> NDArray[np.bool_]:
-        """Blocks that reports spoke of, and of whose members none is missing that was there: bool [blocks]."""
-        spoken_of = _blocks_with(self.accounted, self._site)
+        """Blocks that reports spoke of, all of them taken, and no member that was there is missing: bool [blocks]."""
+        spoken_of = _blocks_with(self.accounted, self._site) & ~self._left_out
         return spoken_of & ~_blocks_with(self._site.mask & ~self._absent & ~self.accounted, self._site)
+
+    def leave_out(self, owner: Cell) -> None:
+        """A report of this cycle is not taken, so its block is not settled, whoever else reports of it."""
+        self._left_out[block_of(owner)] = True
 
     def take(self, owner: Cell, report: Report) -> bool:
         """Merge a report; False where it says nothing new or does not fit, which is counted."""
@@ -114,6 +119,7 @@ class Assembly:
         fits = report.exchanges == self._exchanges and len(report.features) in (0, self._channels)
         if not fits or not all(self._is_cell(members[corner]) for corner in pooled + silent):
             self.misfits += 1
+            self.leave_out(owner)
             return False
         accounted = self.accounted
         if all(accounted[members[corner]] for corner in pooled + silent):
@@ -124,7 +130,7 @@ class Assembly:
         for corner in pooled:
             self._take_unit(members[corner], report.absence[corner], report.readings[corner])
         if pooled:
-            block = owner[0] // BLOCK_SIDE, owner[1] // BLOCK_SIDE
+            block = block_of(owner)
             self._features[block] = np.maximum(self._features[block], list(report.features))
         return True
 
@@ -164,6 +170,11 @@ class Assembly:
         """How many values of neighbours that were due had to be replaced by a unit's own."""
         replaced = self._absence[:, self._pooled] & neighbours_where(due)[self._pooled]
         return int(np.bitwise_count(replaced).sum())
+
+
+def block_of(cell: Cell) -> Cell:
+    """(row, column) of a cell's block."""
+    return cell[0] // BLOCK_SIDE, cell[1] // BLOCK_SIDE
 
 
 def members_of(owner: Cell) -> list[Cell]:

@@ -2,8 +2,9 @@
 
 `init` and `update` over a small state, no I/O. Abnormal begins at a score of threshold + band / 2 and ends below
 threshold - band / 2, so that a score at the threshold does not flicker. *Where* is, among the blocks that by themselves
-speak for abnormal, the one whose features add up to most. To leave a block out and see what the head makes of it
-(occlusion, Zeiler and Fergus 2014) does not find it: where several blocks are abnormal, each can be spared.
+speak for abnormal, the one with the strongest feature, between equals the one with the strongest next feature. To leave
+a block out and see what the head makes of it (occlusion, Zeiler and Fergus 2014) does not find it: where several blocks
+are abnormal, each can be spared.
 """
 
 from typing import NamedTuple
@@ -90,6 +91,8 @@ def update(
 def locate(features: NDArray[np.integer], head: HeadRunner) -> tuple[int, int] | None:
     """The block that speaks loudest for abnormal, the first of several; None if no block noticed anything.
 
+    Loudest is the strongest feature; where that is 255 in many blocks, the next strongest tells them apart.
+
     A block speaks for abnormal if the head finds the cycle more abnormal with it alone than in silence; where none
     does, all that noticed something are looked at.
     """
@@ -105,8 +108,8 @@ def locate(features: NDArray[np.integer], head: HeadRunner) -> tuple[int, int] |
     )
     if (alone > silence).any():
         suspects = suspects[alone > silence]
-    row, col = suspects[features[tuple(suspects.T)].clip(0).sum(axis=-1, dtype=np.int64).argmax()]
-    return int(row), int(col)
+    row, col = max(suspects.tolist(), key=lambda block: sorted(features[tuple(block)], reverse=True))
+    return row, col
 
 
 def _alone(features: NDArray[np.integer], blocks: NDArray[np.intp]) -> NDArray[np.integer]:

@@ -7,13 +7,14 @@ waiting for is accounted for, or when its time is over; what comes later is coun
 import json
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway import decision
-from gateway.cycles import Assembly, Presence, Record, members_of
+from gateway.cycles import Assembly, Presence, Record, block_of, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
@@ -77,6 +78,8 @@ class Gateway:
         states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
         holdings: what each node said last of its filters.
         rollout: the latest new model on its way, None before the first.
+        may_switch: asked before a cycle is computed with another model, again and again until it says so. Who keeps
+            models writes it down first: nodes that try filters which a restarted gateway knows nothing of are lost.
         faults: what came in and was of no use, by kind.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
@@ -94,6 +97,7 @@ class Gateway:
         self.health: dict[Cell, NDArray[np.uint32]] = {}
         self.holdings: dict[Cell, Holding] = {}
         self.rollout: Rollout | None = None
+        self.may_switch: Callable[[Model], bool] = lambda model: True
         self.faults: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
         self._timing = timing
@@ -107,6 +111,7 @@ class Gateway:
         self._assembly: Assembly | None = None
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
+        self._accounted = np.zeros(site.mask.shape, np.bool_)
         self._due_ms = 0
 
     def push(self, model: Model, data: bytes) -> None:
@@ -122,7 +127,7 @@ class Gateway:
     def resume(self, data: bytes) -> None:
         """Go on as an earlier run did: nodes may still lack the filters of the model in force, signed `data`."""
         self.rollout = Rollout(self.model, data)
-        self.rollout.switched = True
+        self.rollout.ready = self.rollout.switched = True
 
     def withhold_acknowledgement(self) -> None:
         """Let the next beacon acknowledge no report of the last cycle: it could not be stored."""
@@ -203,6 +208,7 @@ class Gateway:
             return None
         self._assembly = None
         self._acked_cycle, self._acked = assembly.cycle, assembly.settled_blocks
+        self._accounted = assembly.accounted
         self.faults["double"] += assembly.doubles
         self.faults["misfit"] += assembly.misfits
         record = assembly.close(self._presence)
@@ -223,7 +229,8 @@ class Gateway:
         if rollout is None or rollout.is_over(self.holdings, self.counted_on()):
             return 0
         rollout.start_cycle(self.holdings, self.counted_on())
-        if rollout.switched and self.model is not rollout.model:
+        if rollout.ready and not rollout.switched and self.may_switch(rollout.model):
+            rollout.switched = True
             self.model = rollout.model
             self._head = HeadRunner(SPECS[self.model.spec_name], self.model.head)
             self._exchanges = self.model.filters.exchanges
@@ -287,6 +294,7 @@ class Gateway:
             self._on_other_cycle(cell, cycle, report)
         elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self.faults["other_version"] += 1
+            self._assembly.leave_out(cell)
         else:
             self._assembly.take(cell, report)
 
@@ -311,8 +319,11 @@ class Gateway:
         self.next_cycle = max(self.next_cycle, cycle + 1)
         self.faults["late_report"] += 1
         spoken_of = report.pooled | report.no_reading
-        members = [member for corner, member in enumerate(members_of(cell)) if spoken_of >> corner & 1]
-        self._presence.heard([member for member in members if member in self._cells])
+        places = [place for corner, place in enumerate(members_of(cell)) if spoken_of >> corner & 1]
+        members = [place for place in places if place in self._cells]
+        self._presence.heard(members)
+        if cycle == self._acked_cycle and not all(self._accounted[member] for member in members):
+            self._acked[block_of(cell)] = False
         log.debug("node %s cycle %d: report outside its cycle", node_name(*cell), cycle)
 
     def _on_about(self, cell: Cell, payload: bytes) -> None:

@@ -1,8 +1,8 @@
 """Which model decides and which is on its way: what the store says is carried out, what happens goes into the store.
 
 An order is a model in the store with status `pushed`, from learning or from an operator's command in a process of its
-own. Looked at between two cycles: the newest order is rolled out (gateway/wave.py); once it decides it is `active`, and
-if too few nodes take it `refused`. So a roll-out that a restart interrupts goes on: its status is what it was.
+own. Looked at between two cycles: the newest order is rolled out (gateway/wave.py); before it decides it is `active`,
+and if too few nodes take it `refused`. So a roll-out that a restart interrupts goes on: its status is what it was.
 
 A node that loses power while filters are on trial goes back to those before and takes none but newer ones: it cannot
 know whether they were the reason. The gateway can guess: it orders the same weights again, a few times. So it does if
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.gateway import Gateway
 from gateway.model import Model
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
+from gateway.store_schema import StoreError
 from gateway.wave import Rollout, signed
 from protocol.filter_set import CONFIRMED, TRIAL
 
@@ -93,7 +94,9 @@ class Rollouts:
         self._key = key
         self._now_s = now_s
         self._settled: Rollout | None = None
+        self._waiting: int | None = None
         self._again = 0
+        gateway.may_switch = self._write_switch
 
     def start(self, active: StoredModel) -> None:
         """Go on where an earlier run stopped; before any message of a node is taken in, whose version could refuse it.
@@ -105,9 +108,9 @@ class Rollouts:
             StoreError: the store cannot be used.
         """
         self._gateway.resume(active.filter_set)
-        self._settled = self._gateway.rollout
+        resumed = self._gateway.rollout
         self.look()
-        if self._gateway.rollout is self._settled:
+        if self._gateway.rollout is resumed:
             self._publish(active.filter_set)
 
     def look(self) -> None:
@@ -139,19 +142,27 @@ class Rollouts:
         rollout = self._gateway.rollout
         return bool(rollout and not rollout.switched and not rollout.gave_up)
 
-    def _settle(self) -> None:
-        """Write down that the model on its way decides now, or never will."""
-        rollout = self._gateway.rollout
-        if rollout is None or rollout is self._settled or self.under_way:
-            return
-        version, revision = _key(rollout.model)
-        if rollout.switched:
+    def _write_switch(self, model: Model) -> bool:
+        """Write down that a model decides from the cycle on that opens now; False while the store does not take it."""
+        version, revision = _key(model)
+        try:
             self._store.set_status(version, revision, ACTIVE)
-            log.info("filters %d with head %d decide from now on", version, revision)
-        else:
+        except StoreError as error:
+            if self._waiting != version:
+                log.error("filters %d wait for the store: %s", version, error)
+            self._waiting = version
+            return False
+        log.info("filters %d with head %d decide from now on", version, revision)
+        return True
+
+    def _settle(self) -> None:
+        """Write down that the model on its way never decides."""
+        rollout = self._gateway.rollout
+        if rollout and rollout.gave_up and rollout is not self._settled:
+            version, revision = _key(rollout.model)
             self._store.set_status(version, revision, REFUSED, "given up: too few nodes took it")
             log.warning("filters %d are given up: too few nodes took them; the ones before stay in use", version)
-        self._settled = rollout
+            self._settled = rollout
 
     def _order_again(self) -> list[tuple[int, int]]:
         """Order the weights that decide once more for nodes that take them under a higher version only; the keys."""

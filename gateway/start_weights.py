@@ -53,13 +53,14 @@ _DIFFERENCES = (
     (0, -0.25, 0, -0.25, 1, -0.25, 0, -0.25, 0),  # hot spot
 )
 # What the second layer of the seed spec makes of a unit's five channels: any difference, very steep (3.02 degrees are
-# 129 of 255, 3.35 and more are 255) and less so, then how large: horizontal, vertical and both together.
+# 129 of 255, 3.35 and more are 255); then the horizontal and the vertical one, less steep, and as they come. Only the
+# first adds the two up, so that a larger difference, not two smaller ones, is what stands out of a block.
 _SEED_SPREAD = (
     (1.9, 1.9, 1.9, 1.9, 0),
-    (0.475, 0.475, 0.475, 0.475, 0),
+    (0.475, 0.475, 0, 0, 0),
+    (0, 0, 0.475, 0.475, 0),
     (0.25, 0.25, 0, 0, 0),
     (0, 0, 0.25, 0.25, 0),
-    (0.25, 0.25, 0.25, 0.25, 0),
 )
 # Lean: relu(h - v), v, then relu(v - h), h and the hot spot as they come, for learning to take up.
 _LEAN_SPREAD = ((1, 1, -1, -1, 0), (0, 0, 1, 1, 0), (-1, -1, 1, 1, 0), (1, 1, 0, 0, 0), (0, 0, 0, 0, 1))

@@ -90,6 +90,7 @@ class Rollout:
     Attributes:
         model: filters and head to switch to.
         data: the signed filter set.
+        ready: enough nodes hold it.
         switched: the beacon names it.
         gave_up: too few nodes hold it, and none more comes.
     """
@@ -98,12 +99,12 @@ class Rollout:
         """Nobody holds it yet."""
         self.model = model
         self.data = data
-        self.switched = self.gave_up = False
+        self.ready = self.switched = self.gave_up = False
         self._held_most = -1
         self._idle_cycles = 0
 
     def start_cycle(self, holdings: dict[Cell, Holding], counted_on: set[Cell]) -> None:
-        """Decide whether the cycle that opens now is computed with it.
+        """See whether the cycle that opens now can be computed with it.
 
         Args:
             holdings: what nodes said last.
@@ -116,13 +117,13 @@ class Rollout:
         # A node that comes and goes is no progress.
         self._idle_cycles = 0 if held > self._held_most else self._idle_cycles + 1
         self._held_most = max(held, self._held_most)
-        if self.switched or self.gave_up:
+        if self.ready or self.gave_up:
             return
         if held == len(counted_on):
-            self.switched = True
+            self.ready = True
         elif self._idle_cycles >= PATIENCE_CYCLES:
-            self.switched = held >= QUORUM * len(counted_on)
-            self.gave_up = not self.switched
+            self.ready = held >= QUORUM * len(counted_on)
+            self.gave_up = not self.ready
 
     def is_over(self, holdings: dict[Cell, Holding], counted_on: set[Cell]) -> bool:
         """Whether nothing more is to be expected: every node confirmed it, or patience is at its end."""

@@ -108,7 +108,7 @@ def test_where_takes_the_maximum_over_the_site_into_account():
     assert (0, 2) == decision.locate(features(10, 200, 201, 0, 0, 50), runner)
 
 
-def test_a_block_speaks_with_all_its_channels(seed):
+def test_the_strongest_channel_speaks_first_of_the_blocks_that_speak_for_abnormal(seed):
     rng = np.random.default_rng(seed)
     spec, cycle = SPECS["seed"], rng.integers(-1, 256, (3, 4, 5)).astype(np.int16)
     widths = ((60, 200), (200, 2))
@@ -120,8 +120,13 @@ def test_a_block_speaks_with_all_its_channels(seed):
         alone[row, col] = cycle[row, col]
         of_block, of_silence = (runner.logits(each.ravel())[0] for each in (alone, np.zeros_like(cycle)))
         if of_block[1] - of_block[0] > of_silence[1] - of_silence[0]:
-            loud[row, col] = cycle[row, col].clip(0).sum()
+            loud[row, col] = sorted(cycle[row, col].tolist(), reverse=True)
     assert max(loud, key=loud.get) == decision.locate(cycle, runner)
+
+
+def test_between_blocks_with_the_same_strongest_channel_the_next_one_tells():
+    cycle = np.array([[[255, 40, 90], [80, 255, 89], [255, 0, 91]]], np.int16)
+    assert (0, 2) == decision.locate(cycle, lean_runner([1] * 9 + [0]))
 
 
 def test_a_large_site_is_searched_to_its_last_block():

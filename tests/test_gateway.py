@@ -364,6 +364,38 @@ def test_a_block_with_a_missing_member_is_not_acknowledged_until_the_member_is_g
     assert [[False, False], *[[False, True]] * GONE_CYCLES, [True, True]] == acked
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("version", [VERSION, VERSION + 1])
+def test_a_block_of_which_a_report_came_that_is_not_stored_is_not_acknowledged(version, late):
+    """Another node of it was taken for gone, or uses other filters; what it says shall be said again."""
+    site = gateway()
+    for cycle in range(GONE_CYCLES + 1):
+        site.start_cycle(0)
+        all_report(site, cycle, without=(1, 1))
+        if cycle < GONE_CYCLES:
+            site.poll(TIMING.period_ms)
+    if late:
+        site.poll(1)
+    if late or version != VERSION:
+        say(site, (1, 1), GONE_CYCLES, 0b1000, header=(RUN, version))
+    if not late:
+        site.poll(1)
+    data = site.start_cycle(TIMING.period_ms)
+    assert GONE_CYCLES == beacon_fields(data).acked_cycle
+    told = late or version != VERSION
+    assert [not told, True] == [beacon.acknowledged(data, 0, col) for col in range(2)]
+
+
+def test_a_late_report_that_says_nothing_new_takes_no_acknowledgement_back():
+    site = gateway()
+    site.start_cycle(0)
+    all_report(site, 0)
+    site.poll(1)
+    all_report(site, 0)
+    data = site.start_cycle(TIMING.period_ms)
+    assert [True, True] == [beacon.acknowledged(data, 0, col) for col in range(2)]
+
+
 def test_a_block_is_acknowledged_in_the_cycle_after_and_not_for_ever():
     site = gateway()
     site.start_cycle(0)

@@ -86,7 +86,23 @@ def test_the_seeds_features_are_graded_around_three_degrees():
     fields = np.stack([np.full(len(steps), 2000), 2000 + steps], axis=1).reshape(-1, 1, 2).astype(np.int16)
     values = twin.features(start_filters(SPECS["seed"]), fields, np.ones(fields.shape, np.bool_), site)[:, 0, 0]
     assert [0, 8, 46, 84, 122, 160, 198, 236, 255] == values[:, 0].tolist()
-    assert [0, 1, 6, 11, 16, 21, 26, 31, 36] == values[:, 2].tolist()
+    assert [0, 2, 11, 21, 30, 39, 49, 58, 68] == values[:, 1].tolist()
+    assert [0, 1, 6, 11, 16, 21, 26, 31, 36] == values[:, 3].tolist()
+    assert not values[:, [2, 4]].any()  # nothing is above or below
+
+
+def test_of_the_seeds_features_two_differences_in_one_block_add_up_in_the_first_only():
+    site = site_of_cells("corner", {(0, 0), (0, 1), (1, 0)})
+    field = np.array([[[2000, 2330], [2310, 0]]], np.int16)
+    present = site.mask[np.newaxis]
+    both = twin.features(start_filters(SPECS["seed"]), field, present, site)[0, 0, 0]
+    alone = np.zeros(5, np.int64)
+    for cell in ((0, 1), (1, 0)):
+        one = field.copy()
+        one[0][cell] = 2000
+        alone = np.maximum(alone, twin.features(start_filters(SPECS["seed"]), one, present, site)[0, 0, 0])
+    assert alone[1:].tolist() == both[1:].tolist()
+    assert alone[0] < both[0]
 
 
 def test_a_spec_without_hand_set_filters_is_refused():
