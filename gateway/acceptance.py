@@ -61,7 +61,7 @@ def train(
 
 
 def training(
-    model: Model, site: Site, samples: Samples, version: int, seed: int
+    model: Model, site: Site, samples: Samples, version: int, seed: int, threshold: float = 0.5
 ) -> Generator[tuple[int, int], None, Trained]:
     """Fine-tune a model and judge it, handing back control after every step.
 
@@ -71,6 +71,7 @@ def training(
         samples: in the order in which they happened; the latest quarter is held out.
         version: of the new filters; the head's revision rises by one.
         seed: of everything random; equal seeds give equal models on one machine.
+        threshold: the score of abnormal from which a cycle is decided so.
 
     Yields:
         (steps done, steps to do); none where there is nothing to learn: samples of one class, or a model that is right
@@ -87,7 +88,7 @@ def training(
     if samples.cycles < 2:
         return Trained(same, None, None, accepted=False)
     learned, held_out = split_latest(samples, HELD_OUT)
-    before = accuracy(model, site, held_out)
+    before = accuracy(model, site, held_out, threshold)
     if before == 1 or len(np.unique(learned.abnormal)) < CLASSES:
         return Trained(same, before, before, accepted=False)
     epochs = max(1, round(STEPS / math.ceil(learned.cycles / BATCH)))
@@ -96,12 +97,12 @@ def training(
         tuning.step()
         yield tuning.done, tuning.steps
     candidate = tuning.model(version)
-    after = accuracy(candidate, site, held_out)
+    after = accuracy(candidate, site, held_out, threshold)
     return Trained(candidate, before, after, accepted=after > before)
 
 
-def accuracy(model: Model, site: Site, samples: Samples) -> float:
+def accuracy(model: Model, site: Site, samples: Samples, threshold: float = 0.5) -> float:
     """The share of cycles, 0..1, that a model decides right on its own, by the twin and without hysteresis."""
     runner = HeadRunner(spec_named(model.spec_name), model.head)
     scores = runner.scores(features_of(samples, model.filters, site))
-    return float(((scores[:, 1] >= 0.5) == samples.abnormal).mean())
+    return float(((scores[:, 1] >= threshold) == samples.abnormal).mean())

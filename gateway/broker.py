@@ -1,11 +1,12 @@
 """The broker between nodes and gateway: started as a child of this process, or one that already runs.
 
-An own broker listens on a free loopback port, keeps nothing on disk but its configuration and its log, and ends with
-this process. It counts as ready when its log says that it runs, which proves that the port is its own, and when a
-real CONNECT is answered.
+An own broker listens on a free loopback port, the same one at the next start in the same folder, keeps nothing on disk
+but that, its configuration and its log, and ends with this process. It counts as ready when its log says that it runs,
+which proves that the port is its own, and when a real CONNECT is answered.
 """
 
 import ctypes
+import logging
 import os
 import pwd
 import re
@@ -18,9 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 REACH_S_MAX = 5.0
@@ -81,6 +85,15 @@ class Choice(NamedTuple):
         return "use --broker auto" if self.source == "--broker" else f"unset {self.source}"
 
 
+@dataclass
+class Own:
+    """A broker that is a child of this process: what it was started with, and where its words go."""
+
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
 class Broker:
     """A broker that answers; a context manager that closes an own one.
 
@@ -92,26 +105,35 @@ class Broker:
         pid: of the own broker, else None.
     """
 
-    def __init__(self, host: str, port: int, name: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, host: str, port: int, name: str, own: "Own | None" = None) -> None:
         self.host = host
         self.port = port
         self.name = name
-        self._process = process
+        self._own = own
 
     @property
     def own(self) -> bool:
         """Whether this process started it."""
-        return self._process is not None
+        return self._own is not None
 
     @property
     def pid(self) -> int | None:
         """Process id of an own broker."""
-        return self._process.pid if self._process else None
+        return self._own.process.pid if self._own else None
+
+    def keep_alive(self) -> None:
+        """Start an own broker anew, on its port, if it ended by itself; from the thread that opened it."""
+        if self._own and self._own.process.poll() is not None:
+            log.error("%s ended with code %d and is started again", self.name, self._own.process.returncode)
+            try:
+                self._own.process = _spawn(self._own.command, self._own.log)
+            except OSError as error:
+                log.error("%s cannot be started: %s", self.name, error)
 
     def close(self) -> None:
         """End an own broker within 2 x 3 s; leaves any other alone; a second call does nothing."""
-        if self._process:
-            _end(self._process)
+        if self._own:
+            _end(self._own.process)
 
     def __enter__(self) -> Self:
         return self
@@ -220,27 +242,36 @@ def connect(host: str, port: int, timeout_s: float) -> int:
 
 
 def _start(program: str, asked: Choice, folder: Path) -> Broker:
-    """Try a few free ports: only "already in use" is worth another one."""
-    for _ in range(STARTS_MAX):
-        port = _free_port()
+    """Try the port of the last start, which nodes know, then free ones: only "already in use" is worth another try."""
+    remembered = folder / "port"
+    for start in range(STARTS_MAX):
+        port = (_read_port(remembered) if start == 0 else 0) or _free_port()
         try:
-            log = _prepare_log(folder)
-            process = _spawn(_command(program, port, asked, folder), log)
+            words = _prepare_log(folder)
+            command = _command(program, port, asked, folder)
+            process = _spawn(command, words)
         except OSError as error:
             raise asked.error(f"{program} cannot be started: {error}") from error
         try:
-            name = _wait(process, log, port)
+            name = _wait(process, words, port)
+            if name:
+                remembered.write_text(f"{port}\n")
+                return Broker(LOOPBACK, port, name, Own(command, words, process))
         except BaseException:
             _end(process)
             raise
-        if name:
-            return Broker(LOOPBACK, port, name, process)
-        code, line = process.poll(), _last_line(log)
+        code, line = process.poll(), _last_line(words)
         _end(process)
         if "in use" not in line:
             break
     state = f"does not answer within {START_S_MAX:g} s" if code is None else f"ended with code {code}"
     raise asked.error(f"{program} {state}: {line}")
+
+
+def _read_port(file: Path) -> int:
+    """The port that was written there, 0 where none was."""
+    text = file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
+    return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) and int(text) <= 65535 else 0
 
 
 def _free_port() -> int:

@@ -98,7 +98,7 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         raise ConfigError('site: is missing; write site = "site.toml", the file that says where nodes stand')
     texts = {name: table.get(name, default) for name, default in _TEXTS.items()}
     for name, value in {"site": table["site"], **texts}.items():
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
     site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
     timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec)
@@ -147,7 +147,10 @@ def _section(table: dict[str, Any], name: str, known: dict[str, Any], kind: type
     for key, value in section.items():
         if isinstance(value, bool) or not isinstance(value, int | kind):
             raise ConfigError(f"{name}.{key}: {value!r} is no number")
-    return {key: kind(value) for key, value in section.items()}
+    try:
+        return {key: kind(value) for key, value in section.items()}
+    except OverflowError:
+        raise ConfigError(f"{name}: a number there has far too many digits") from None
 
 
 def _refuse_unknown(place: str, table: dict[str, Any], known: set[str]) -> None:

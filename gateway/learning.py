@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from os import PRIO_PROCESS, setpriority
+from os import PRIO_PROCESS, getpriority, setpriority
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -78,10 +78,10 @@ class Learner:
         progress: (steps done, steps to do) of the training that runs.
     """
 
-    def __init__(self, state: Path, site: Site, cycles_max: int):
-        """Nothing runs yet; `state` is the folder with the store."""
+    def __init__(self, state: Path, site: Site, cycles_max: int, threshold: float):
+        """Nothing runs yet; `state` is the folder with the store, `threshold` the score that decisions turn at."""
         self.progress = 0, 0
-        self._state, self._site, self._cycles_max = state, site, cycles_max
+        self._state, self._site, self._cycles_max, self._threshold = state, site, cycles_max, threshold
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._lesson: Lesson | None = None
@@ -124,9 +124,10 @@ class Learner:
             self._thread.join()
 
     def _run(self, model: Model, version: int, seed: int) -> None:
-        if sys.platform == "linux":  # elsewhere threads have no niceness of their own
-            setpriority(PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         try:
+            if sys.platform == "linux":  # elsewhere threads have no niceness of their own
+                thread = threading.get_native_id()
+                setpriority(PRIO_PROCESS, thread, max(_NICENESS, getpriority(PRIO_PROCESS, thread)))
             self._lesson = self._learn(model, version, seed)
         except Exception as error:  # handed to whoever takes the lesson: learning never ends the service
             self._error = error
@@ -134,7 +135,7 @@ class Learner:
     def _learn(self, model: Model, version: int, seed: int) -> Lesson | None:
         with Store(self._state, self._site) as store:
             samples = store.samples(self._cycles_max)
-        steps, to_do = training(model, self._site, samples, version, seed), 0
+        steps, to_do = training(model, self._site, samples, version, seed, self._threshold), 0
         while not self._stop.is_set():
             try:
                 self.progress = _, to_do = next(steps)
@@ -163,6 +164,7 @@ class Learning:
         self._plan, self._learner, self._store, self._rollouts, self._now_s = plan, learner, store, rollouts, now_s
         self._begun_at = -store.cycles_since(store.last_model_s(), plan.every_cycles)
         self._stored = self._quarter = 0
+        self._lesson: Lesson | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +183,7 @@ class Learning:
             StoreError: the store cannot be used.
         """
         self._stored = stored
-        if self._learner.busy:
+        if self._learner.busy or self._lesson:
             self._tell_progress()
             self._take(model)
         elif self._plan.every_cycles and not self.cycles_left and not self._rollouts.under_way:
@@ -211,13 +213,14 @@ class Learning:
 
     def _take(self, model: Model) -> None:
         try:
-            lesson = self._learner.take()
+            self._lesson = self._lesson or self._learner.take()
         except Exception as error:  # whatever it was, the service goes on
             self.last = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             log.error("learning %s", self.last)
             return
-        if lesson:
-            self.last = self._judge(lesson, model)
+        if self._lesson:  # kept until it is judged: the store may fail in the middle
+            self.last = self._judge(self._lesson, model)
+            self._lesson = None
             log.info("learning: %s", self.last)
 
     def _judge(self, lesson: Lesson, model: Model) -> str:

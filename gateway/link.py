@@ -113,6 +113,10 @@ class Link:
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:
-            self._messages.put_nowait((message.topic, bytes(message.payload)))
+            name = message.topic
+        except UnicodeDecodeError:  # nobody's: the gateway counts it with those of strangers
+            name = ""
+        try:
+            self._messages.put_nowait((name, bytes(message.payload)))
         except queue.Full:
             self.dropped += 1

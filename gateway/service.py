@@ -133,6 +133,9 @@ def serve(
         if done == cycles:
             return
         next_s = max(next_s + period_s, time.monotonic())
-        while (left_s := next_s - time.monotonic()) > 0:
-            listen(gateway, link, min(left_s, _LOOK_S))
-            beside.between_cycles()
+        look_s = time.monotonic() + _LOOK_S
+        while (now_s := time.monotonic()) < next_s:
+            listen(gateway, link, min(next_s, look_s) - now_s)
+            if time.monotonic() >= look_s:
+                look_s = time.monotonic() + _LOOK_S
+                beside.between_cycles()

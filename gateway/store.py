@@ -27,6 +27,8 @@ from gateway.store_schema import FILE, StoreError, close_database, damaged, erro
 
 CANDIDATE, REFUSED, PUSHED, ACTIVE, RETIRED = STATUSES = ("candidate", "refused", "pushed", "active", "retired")
 NOTE_LEN_MAX = 200
+# One takes half a MB on the largest site of simulated rooms; they are there to be looked at.
+REFUSED_MAX = 20
 # A beacon has four bytes for it.
 CYCLE_MAX = 0xFFFFFFFF
 
@@ -41,6 +43,8 @@ _BROKEN = {
     "SQLITE_CONSTRAINT_FOREIGNKEY": "was decided by a model that is not stored",
 }
 _LATEST = "id IN (SELECT id FROM cycles ORDER BY id DESC LIMIT ?) ORDER BY id"
+_FORGET_REFUSED = f"""DELETE FROM models WHERE rowid IN
+    (SELECT rowid FROM models WHERE status = '{REFUSED}' ORDER BY rowid DESC LIMIT -1 OFFSET ?)"""
 
 
 class StoredModel(NamedTuple):
@@ -221,7 +225,7 @@ class Store:
         return self._change(query, (run, *cycles))
 
     def add_model(self, stored: StoredModel) -> None:
-        """Keep a model; one that is active retires the one before.
+        """Keep a model; one that is active retires the one before. Of those that were refused the latest are kept.
 
         Raises:
             StoreError: a model of its filter version and head revision is stored, or a field is out of range.
@@ -235,6 +239,7 @@ class Store:
             with transaction(self._database, self.path):
                 self._retire(stored.status)
                 self._database.execute(f"INSERT INTO models VALUES ({', '.join('?' * len(values))})", values)
+                self._database.execute(_FORGET_REFUSED, (REFUSED_MAX,))  # none of them ever decided a cycle
         except sqlite3.IntegrityError:
             raise StoreError(f"{self.path}: filters {key[0]} with head {key[1]} are stored already") from None
 
@@ -347,3 +352,5 @@ def _check_status(status: str) -> None:
 def _check_note(note: str) -> None:
     if len(note) > NOTE_LEN_MAX:
         raise StoreError(f"note: has {len(note)} characters; write {NOTE_LEN_MAX} at most")
+    if not note.isprintable():
+        raise StoreError(f"note: {note[:40]!r} cannot be printed; leave out line breaks and the like")

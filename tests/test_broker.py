@@ -177,6 +177,38 @@ def test_a_port_that_another_program_took_is_given_up_for_another(tmp_path, monk
             assert own.port != taken.getsockname()[1]
 
 
+def test_a_broker_of_the_same_folder_has_the_same_port_again_if_that_is_free(tmp_path):
+    with open_broker("auto", tmp_path) as first:
+        port = first.port
+    with open_broker("auto", tmp_path) as second:
+        assert port == second.port
+        with open_broker("auto", tmp_path / "other") as other:
+            (tmp_path / "other" / "port").write_text(f"{port}\n")
+            assert port != other.port
+        with open_broker("auto", tmp_path / "other") as other:
+            assert port != other.port
+    for nonsense in ("", "0", "70000", "\u0661", "port"):
+        (tmp_path / "port").write_text(nonsense)
+        open_broker("auto", tmp_path).close()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_own_broker_that_was_killed_is_started_again_on_its_port(program, tmp_path, caplog):
+    with open_broker(program, tmp_path) as own:
+        own.keep_alive()
+        assert [] == caplog.records
+        first = own.pid
+        os.kill(first, signal.SIGKILL)
+        own._own.process.wait(WAIT_S_MAX)
+        own.keep_alive()
+        assert first != own.pid
+        assert becomes_true(lambda: broker._answers(own.port))
+        assert round_trip(own.host, own.port) == [("th1/n-03-12/halo", b"\x00\xff")]
+    assert not is_running(own.pid)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.endswith("ended with code -9 and is started again")
+
+
 def test_a_broker_that_ends_at_once_is_an_error_with_the_last_line_of_its_log(tmp_path, monkeypatch):
     program = tmp_path / "mosquitto"
     program.write_text("#!/bin/sh\necho one\necho 'Error: no memory for two' >&2\nexit 3\n")

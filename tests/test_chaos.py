@@ -3,16 +3,20 @@
 Everything is real: mosquitto, `thermesh gateway`, MicroPython nodes with the smallest heap. Killed is SIGKILL.
 """
 
+import json
 import random
+import subprocess
+import sys
 import time
 from functools import partial
 from typing import NamedTuple
 
 import pytest
-from broker_bench import needs_mosquitto
+from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto
 from live_site import NAMES, ROLLOUT_S_MAX, LiveSite, rolled, until
 from on_micropython import require_micropython
 
+from gateway.broker import LOOPBACK
 from gateway.recompute import recompute
 
 # From the start of the last thing that was killed until every node is ready and in an exact cycle.
@@ -21,6 +25,7 @@ BACK_S_MAX = 10.0
 HOLDING_MAX = len(NAMES) // 2
 VICTIMS = len(NAMES) // 3
 OWN_CLOCK_S_MAX = 10.0
+AWAY_S = 3
 
 
 class Back(NamedTuple):
@@ -148,6 +153,33 @@ def test_nodes_killed_while_they_try_filters_get_the_same_weights_again_under_th
     until(partial(site.confirmed_by_all, version + 1), site.problems, ROLLOUT_S_MAX)
     until(partial(site.decided_by_all, site.latest()), site.problems, BACK_S_MAX)
     check_cycles(site, begin)
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_the_demo_goes_on_over_a_killed_broker_completes_its_wave_and_leaves_nothing_behind(tmp_path, seed):
+    require_micropython()
+    (tmp_path / "site.toml").write_text('name = "demo"\nrows = 6\ncols = 6\n')
+    port, holding = free_port(), random.Random(seed).randint(1, 18)
+    command = f"demo --site {tmp_path}/site.toml --broker {LOOPBACK}:{port} --cycles 48 --json"
+    with mosquitto_on(port):
+        observer = Observer(port, "+")
+        demo = subprocess.Popen([sys.executable, "-m", "tools.cli", *command.split()], stdout=subprocess.PIPE)
+        while len({name for name, *_ in observer.seen if name.endswith("/wave")}) < holding:
+            assert demo.poll() is None
+            observer.client.loop(0.02)
+    time.sleep(AWAY_S)
+    with mosquitto_on(port):
+        summary = json.loads(demo.communicate(timeout=ROLLOUT_S_MAX)[0])
+        late = Observer(port, "+")
+        late.client.subscribe("tm/end", 1)
+        late.client.publish("tm/end", b"", 1)
+        late.until(lambda: late.words("tm/end"))
+    assert 0 == demo.returncode
+    assert (36, 0) == (summary["filters"]["confirmed"], summary["filters"]["refused"])
+    assert summary["exact"]["compared"] == summary["exact"]["equal"] > 0
+    assert {"1", "2"} == set(summary["filters"]["cycles"])
+    assert ["tm/end"] == [name for name, *_ in late.seen]
 
 
 def check_cycles(site, begin):

@@ -120,6 +120,11 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ),
         ('site = "site.toml"\n[learning]\ncycles_max = 1', "learning.cycles_max: 1 is not in 2..100000"),
         ('site = "site.toml"\n[learning]\ncycles_max = 2.5', "learning.cycles_max: 2.5 is no number"),
+        ('site = "a\\u0000b"', "site: 'a\\x00b' is no text; write site = \"...\""),
+        (
+            f'site = "site.toml"\n[decision]\nband = 1{"0" * 400}',
+            "decision: a number there has far too many digits",
+        ),
         ('site = "site.toml"\n[decision]\nband = -1', "decision.band: -1.0 is negative; write 0 for no hysteresis"),
     ],
 )

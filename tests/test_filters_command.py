@@ -13,7 +13,8 @@ from store_bench import NOON_S, active
 
 from gateway import keys, running
 from gateway.broker import find_mosquitto
-from gateway.model import Model
+from gateway.model import SPECS, Model
+from gateway.start_weights import start_filters
 from gateway.store import ACTIVE, PUSHED, REFUSED, RETIRED, Store, StoredModel
 from protocol import filter_set
 from protocol.grid import node_name
@@ -23,6 +24,7 @@ SITE = make_site(2, 3, {(1, 1)})
 LEAN = make_model("lean", SITE)
 # Of one second each; a roll-out on a machine without other work takes six.
 CYCLES_MAX = 100
+FILTERS_PUSH = ("filters", "push", "--file")
 LEARNING = {"state": "waiting", "cycles_left": 7, "done": 0, "steps": 0, "last": ""}
 
 
@@ -36,6 +38,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def store(config):
+    keys.load_or_make(config.parent / "kept")
     with Store(config.parent / "kept", SITE, create=True) as opened:
         opened.add_model(active(LEAN, SITE))
         yield opened
@@ -177,6 +180,13 @@ def test_a_rollback_sends_the_weights_before_under_the_next_version(store, confi
     assert [(1, 1), (2, 2)] == store.model_keys(RETIRED)
 
 
+def test_a_rollback_passes_over_weights_that_were_only_sent_again(store, config, capsys):
+    add(store, 2, ACTIVE, 2_222)
+    for version in (3, 4, 5):
+        add(store, version, ACTIVE, 4_444)
+    assert "back to the weights of filters 2" == answer(capsys, config, "rollback")["source"]
+
+
 def test_a_rollback_of_what_does_not_decide_yet_sends_the_filters_in_use(store, config, capsys):
     add(store, 2, ACTIVE, 2_222)
     add(store, 3, PUSHED, 3_333)
@@ -301,7 +311,9 @@ def test_filters_go_to_every_node_of_a_real_site_and_back_and_the_gateway_learns
         site.nodes()
         site.cycles_until(decided_by_all(1))
         assert 2 == site.thermesh("label", "--cycles", "0-1", "--as", "abnormal")["changed"]
-        assert {"filters": 2, "head": 2, "running": True}.items() <= site.thermesh("filters", "push").items()
+        file = config.parent / "other.json"
+        file.write_text(json.dumps(replace(start_filters(SPECS["lean"]), reference_ccel=2_300).as_json()))
+        assert {"filters": 2, "head": 2, "running": True}.items() <= site.thermesh(*FILTERS_PUSH, str(file)).items()
         site.cycles_until(decided_by_all(2))
         assert any(2 == site.cycle()["filter_version"] for _ in range(CYCLES_MAX))  # lines wait in the pipe
         site.cycles_until(lambda found: found["learning"]["last"])

@@ -9,6 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway import keys
 from gateway.keys import SiteKeyError
+from gateway.model import SPECS
+from gateway.start_weights import start_filters
+from gateway.wave import signed
 from tools.cli import FINE, app
 
 
@@ -69,6 +72,20 @@ def test_a_file_that_holds_no_such_key_is_named_and_left_as_it_is(config, make):
     with pytest.raises(SiteKeyError, match=line):
         app(["keys", "--config", str(config)], standalone_mode=False)
     assert before == path.read_bytes()
+
+
+def test_a_key_that_is_not_there_is_made_by_load_or_make_only(tmp_path):
+    with pytest.raises(SiteKeyError, match=r"site-key\.pem: No such file or directory; .*nodes trust no other"):
+        keys.load(tmp_path)
+    assert keys.public_hex(keys.load_or_make(tmp_path)) == keys.public_hex(keys.load(tmp_path))
+
+
+def test_a_key_that_did_not_sign_what_nodes_hold_is_refused(tmp_path):
+    first, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    data = signed(start_filters(SPECS["lean"]), "office", first)
+    keys.check_signed(tmp_path, first, data)
+    with pytest.raises(SiteKeyError, match=r"site-key\.pem: is not the key that nodes trust; put that one back"):
+        keys.check_signed(tmp_path, other, data)
 
 
 def test_a_folder_that_cannot_be_written_is_named(config):

@@ -1,6 +1,7 @@
 """The gateway learns beside its service: in time, from what is stored, and whatever happens there ends nothing."""
 
 import logging
+import sys
 import threading
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from gateway.gateway import Gateway, Timing
 from gateway.learning import Learner, Learning, Plan
 from gateway.rollouts import Order, Rollouts
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store
+from gateway.store_schema import StoreError
 from gateway.upkeep import Upkeep
 
 EVERY = 4
@@ -23,6 +25,7 @@ EVERY = 4
 GO_S_MAX = 10
 PLAN = Plan(EVERY, 100)
 KEY = Ed25519PrivateKey.generate()
+THRESHOLD = 0.625
 BETTER = replace(MODEL, filters=replace(MODEL.filters, reference_ccel=1_234))
 
 
@@ -42,8 +45,8 @@ class Lessons:
         self.go.set()
         self._result, self._steps = result, steps
 
-    def __call__(self, model, site, samples, version, seed):
-        self.given.append((model, site, samples, version, seed))
+    def __call__(self, model, site, samples, version, seed, threshold):
+        self.given.append((model, site, samples, version, seed, threshold))
         self.begun.set()
         for step in range(self._steps):
             self.go.wait(GO_S_MAX)
@@ -63,7 +66,7 @@ class Bench:
         self.gateway = Gateway(SITE, active.model, Timing(1, 1, 1, 1), 1)
         self.rollouts = Rollouts(store, self.gateway, self.published.append, KEY, lambda: NOON_S)
         self.rollouts.start(active)
-        self.learner = Learner(store.path.parent, SITE, plan.cycles_max)
+        self.learner = Learner(store.path.parent, SITE, plan.cycles_max, THRESHOLD)
         self.learning = Learning(plan, self.learner, store, self.rollouts, lambda: NOON_S)
 
     def cycles(self, count):
@@ -100,7 +103,7 @@ def test_a_training_begins_after_so_many_stored_cycles_from_the_latest_of_them(s
     bench.finish()
     bench.cycles(EVERY)
     bench.finish()
-    for model, site, samples, version, _ in lessons.given:
+    for model, site, samples, version, *_ in lessons.given:
         assert (bench.gateway.model, SITE, 3) == (model, site, samples.cycles)
         assert version > model.filters.version
     assert 2 == len(lessons.given)
@@ -169,6 +172,37 @@ def test_what_was_learned_from_a_model_that_decides_no_more_is_refused(store, te
     bench.finish()
     (key,) = store.model_keys(REFUSED)
     assert store.model(*key).note.endswith("another model decides by now")
+
+
+def test_what_is_better_is_not_lost_when_the_store_takes_no_order(store, teach):
+    teach(Trained(BETTER, 0.75, 0.875, True))
+    bench = Bench(store)
+    store._database.execute("PRAGMA query_only = ON")
+    bench.learning.look(bench.gateway.model, EVERY)
+    bench.learner._thread.join()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be written"):
+            bench.learning.look(bench.gateway.model, EVERY)
+    store._database.execute("PRAGMA query_only = OFF")
+    bench.learning.look(bench.gateway.model, EVERY)
+    assert [(2, 2)] == store.model_keys(PUSHED)
+    assert bench.learning.last.endswith("accepted as filters 2")
+
+
+def test_a_training_is_never_more_urgent_than_the_service(store, teach, monkeypatch):
+    lessons, wanted = teach(Trained(BETTER, 0.5, 0.5, False)), []
+    monkeypatch.setattr("gateway.learning.getpriority", lambda *_: 15)
+    monkeypatch.setattr("gateway.learning.setpriority", lambda _which, _who, niceness: wanted.append(niceness))
+    Bench(store).cycles(EVERY)
+    lessons.begun.wait(GO_S_MAX)
+    assert wanted == ([15] if sys.platform == "linux" else [])
+
+
+def test_a_candidate_is_judged_by_the_score_that_decisions_turn_at(store, teach):
+    lessons, bench = teach(Trained(BETTER, 0.5, 0.5, False)), Bench(store)
+    bench.cycles(EVERY)
+    bench.finish()
+    assert [THRESHOLD] == [given[-1] for given in lessons.given]
 
 
 def test_nothing_is_learned_while_a_model_is_on_its_way(store, teach):

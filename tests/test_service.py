@@ -1,6 +1,9 @@
 """The service around the gateway: every outcome is stored before it can be acknowledged, and a fault stops nothing."""
 
+import errno
 import hashlib
+import io
+import itertools
 import logging
 from dataclasses import replace
 
@@ -15,11 +18,12 @@ from gateway import decision, service
 from gateway.decision import LIMITS_DEFAULT, Limits
 from gateway.gateway import Gateway, Timing
 from gateway.head import HeadRunner
+from gateway.keys import SiteKeyError, load_or_make
 from gateway.model import SPECS, Head
 from gateway.recompute import recompute
 from gateway.store import ACTIVE, PUSHED, Store
 from protocol import beacon, frame
-from tools.gateway import _model_in_force, _new_run
+from tools.gateway import Shown, _model_in_force, _new_run, _site_key
 
 RUN = 4
 NOON_S = 1_700_000_000.0
@@ -231,6 +235,74 @@ def test_another_spec_is_rolled_out_while_the_model_before_decides(store, start)
     assert "seed" == store.model(2, 2).model.spec_name
     start(store, "lean")  # the file was changed back
     assert ([], "the gateway's file names spec lean") == (store.model_keys(PUSHED), store.model(2, 2).note)
+
+
+def test_a_site_with_a_store_is_never_given_another_key(store, start, tmp_path):
+    config = Config(tmp_path, "lean")
+    with pytest.raises(SiteKeyError, match="No such file"):
+        _site_key(store, config)
+    load_or_make(tmp_path)
+    with pytest.raises(SiteKeyError, match="is not the key that nodes trust"):
+        _site_key(store, config)
+    with Store(tmp_path / "new", SITE, create=True) as empty:
+        assert _site_key(empty, Config(tmp_path / "new", "lean"))
+
+
+class Full(io.StringIO):
+    def write(self, _text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_cannot_be_printed_is_said_once_and_stops_nothing(monkeypatch, caplog, capsys):
+    show = Shown(as_json=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Full())
+        for outcome in outcomes_of(3):
+            show(outcome)
+    assert ["decisions cannot be printed: No space left on device"] == [one.getMessage() for one in caplog.records]
+    show(outcomes_of(1)[0])
+    assert capsys.readouterr().out.startswith("cycle 0: ")
+
+
+def test_between_two_cycles_there_is_a_look_each_second_however_many_messages_come(store, monkeypatch):
+    clock, looks = Ticking(), []
+    monkeypatch.setattr("gateway.service.time", clock)
+    gateway = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN)
+    beside = service.Beside(lambda outcome: None, lambda: looks.append(clock.now_s))
+    service.serve(gateway, LinkInMessages(clock), recorder_of(store), beside, 10, 2)
+    within = [at_s for at_s in looks if 0.1 < at_s < 10]
+    assert 9 == len(within), looks
+    assert all(0.99 < later - earlier < 1.1 for earlier, later in itertools.pairwise(within))
+
+
+class Ticking:
+    """A clock that goes on only when it is told to."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def monotonic_ns(self):
+        return int(self.now_s * 1e9)
+
+    def time(self):
+        return NOON_S
+
+
+class LinkInMessages(LinkToNobody):
+    """A link over which something of no use comes every 10 ms."""
+
+    def __init__(self, clock):
+        self._clock = clock
+
+    def publish_beacon(self, data):
+        pass
+
+    def next_message(self, timeout_s):
+        self._clock.now_s += min(timeout_s, 0.01)
+        return ("elsewhere", b"") if timeout_s > 0 else None
 
 
 def test_a_run_that_was_there_before_is_never_taken_again(store, tmp_path):

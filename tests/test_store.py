@@ -30,7 +30,18 @@ from gateway.head import HeadRunner
 from gateway.model import SPECS, Head
 from gateway.recompute import recompute
 from gateway.samples import Samples
-from gateway.store import ACTIVE, CANDIDATE, NOTE_LEN_MAX, PUSHED, REFUSED, RETIRED, Basis, Store, StoredModel
+from gateway.store import (
+    ACTIVE,
+    CANDIDATE,
+    NOTE_LEN_MAX,
+    PUSHED,
+    REFUSED,
+    REFUSED_MAX,
+    RETIRED,
+    Basis,
+    Store,
+    StoredModel,
+)
 from gateway.store_blobs import pack_cycle
 from gateway.store_schema import StoreError
 
@@ -224,6 +235,13 @@ def test_a_note_of_any_length_is_taken_up_to_a_limit(store):
     assert "ä" * NOTE_LEN_MAX == store.cycle(1, 0).note
 
 
+@pytest.mark.parametrize("note", ["two\nlines", "\x1b[31mred", "\ud800"])
+def test_a_note_that_would_spoil_a_table_is_refused(store, note):
+    add(store, 0)
+    with pytest.raises(StoreError, match=r"note: .* cannot be printed; leave out line breaks"):
+        store.set_label(1, (0, 0), True, NOON_S, note)
+
+
 # Models
 
 
@@ -253,6 +271,15 @@ def test_the_highest_version_and_revision_count_refused_models_too(store):
     store.add_model(stored_model(9, 2, REFUSED))
     store.add_model(stored_model(3, 5, CANDIDATE))
     assert (9, 5) == store.highest_model()
+
+
+def test_of_refused_models_the_latest_are_kept_and_the_numbers_go_on(store):
+    store.add_model(stored_model(2, 2, PUSHED))
+    for number in range(3, 6 + REFUSED_MAX):
+        store.add_model(stored_model(number, number, REFUSED))
+    kept = list(range(6, 6 + REFUSED_MAX))
+    assert [(1, 1), (2, 2), *((number, number) for number in kept)] == store.model_keys()
+    assert (kept[-1], kept[-1]) == store.highest_model()
 
 
 def test_what_cannot_be_done_to_a_model_changes_nothing(store):

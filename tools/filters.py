@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gateway.model import Filters, Model, ModelError
 from gateway.rollouts import Order, place
 from gateway.site import Site
 from gateway.store import NOTE_LEN_MAX, PUSHED, RETIRED, Store, StoredModel
+from gateway.store_blobs import pack_head
 from protocol.grid import node_name
 
 # Filters of the largest shape take less.
@@ -89,7 +91,8 @@ def push(config: Path, version: int | None, file: Path | None) -> dict[str, Any]
 def rollback(config: Path) -> dict[str, Any]:
     """Order that the weights before are sent to all nodes, under the next version: nodes take no older one.
 
-    Those before are the last active model's; while a new one is on its way and does not decide yet, the active one's.
+    Those before are the last active model's that differ from the active one's; while a new one is on its way and does
+    not decide yet, the active one's.
 
     Returns:
         As `push`.
@@ -99,11 +102,25 @@ def rollback(config: Path) -> dict[str, Any]:
     """
     loaded = load_config(config)
     with Store(loaded.state, loaded.site) as store:
-        before = _active(store) if store.model_keys(PUSHED) else store.latest_model(RETIRED)
+        active = _active(store)
+        before = active if store.model_keys(PUSHED) else _before(store, active)
         if before is None:
             remedy = "`thermesh filters status` lists what is stored"
             raise FiltersError(f"{store.path}: no model was active before the one in use; {remedy}")
         return _place(store, loaded, before.model, f"back to the weights of filters {before.model.filters.version}")
+
+
+def _before(store: Store, active: StoredModel) -> StoredModel | None:
+    """The latest model that decided before with other weights: the same ones may have been sent several times."""
+    for key in reversed(store.model_keys(RETIRED)):
+        stored = store.model(*key)
+        if stored and _weights(stored.model) != _weights(active.model):
+            return stored
+    return None
+
+
+def _weights(model: Model) -> tuple[str, bytes, bytes]:
+    return model.spec_name, replace(model.filters, version=0).pack(""), pack_head(model.head)
 
 
 def lines(found: dict[str, Any], site: Site) -> list[str]:
@@ -144,7 +161,7 @@ def _place(store: Store, config: GatewayConfig, model: Model, source: str) -> di
     held = [node for node in facts["nodes"].values() if node] if facts else []
     highest = max((max(node["filters"], node["highest"]) for node in held), default=0)
     order = Order(model, source[:NOTE_LEN_MAX])
-    placed = place(store, keys.load_or_make(config.state), order, highest, time.time()).model
+    placed = place(store, keys.load(config.state), order, highest, time.time()).model
     return {
         "filters": placed.filters.version,
         "head": placed.head.revision,

@@ -43,7 +43,7 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
     with ExitStack() as stack:
         stack.enter_context(running.claim(config.state))
         store = stack.enter_context(Store(config.state, config.site, create=True))
-        run, key = _new_run(store, config), keys.load_or_make(config.state)
+        run, key = _new_run(store, config), _site_key(store, config)
         active = _model_in_force(store, config, key, stage)
         log.info("%s: cycles, decisions, models and labels", store.path)
         broker = stack.enter_context(open_broker(config.broker, config.state / "broker"))
@@ -53,11 +53,16 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
         rollouts = Rollouts(store, gateway, link.publish_wave, key)
         rollouts.start(active)
-        learner = Learner(config.state, config.site, config.learning.cycles_max)
+        learner = Learner(config.state, config.site, config.learning.cycles_max, config.limits.threshold)
         learning = stack.enter_context(Learning(config.learning, learner, store, rollouts))
         recorder = service.Recorder(store, run, config.limits)
         upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning)
-        beside = service.Beside(lambda outcome: _show(outcome, as_json), upkeep.look)
+
+        def look() -> None:
+            broker.keep_alive()
+            upkeep.look()
+
+        beside = service.Beside(Shown(as_json), look)
         service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
 
 
@@ -90,6 +95,16 @@ def _write_nodes(config: GatewayConfig, broker: Broker, filter_set: bytes, key: 
     log.info("%s: each node's configuration, with a simulated sensor unless it names another, and filters", files)
 
 
+def _site_key(store: Store, config: GatewayConfig) -> Ed25519PrivateKey:
+    """The key that signed what nodes hold; a new one only for a site where nothing was ever sent."""
+    active = store.active_model()
+    if active is None:
+        return keys.load_or_make(config.state)
+    key = keys.load(config.state)
+    keys.check_signed(config.state, key, active.filter_set)
+    return key
+
+
 def _new_run(store: Store, config: GatewayConfig) -> int:
     """The number of this start, above that of every cycle in the store, also when the file of the last one is lost."""
     return next_run(config.state, store.last_run() or 0)
@@ -119,15 +134,36 @@ def _numbers(stored: StoredModel) -> tuple[int, int]:
     return stored.model.filters.version, stored.model.head.revision
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+class Shown:
+    """Prints outcomes; one that cannot be printed is said once, and stops no decision."""
+
+    def __init__(self, as_json: bool):
+        """Nothing is printed yet."""
+        self._as_json = as_json
+        self._fault = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Print one.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        try:
+            print(json.dumps(cycle_line(outcome)) if self._as_json else _line(outcome), flush=True)
+            self._fault = False
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not self._fault:
+                log.error("decisions cannot be printed: %s", error.strerror or error)
+            self._fault = True
+
+
+def _line(outcome: Outcome) -> str:
     record, decided = outcome.record, outcome.decision
-    if as_json:
-        print(json.dumps(cycle_line(outcome)), flush=True)
-        return
     nodes = int(record.pooled.sum())
     word = f"abnormal at block {decided.where}" if decided.abnormal else "normal" if nodes else "nothing heard"
-    print(
+    return (
         f"cycle {record.cycle}: {word}, score {decided.scores[1]:.3f}, {nodes} nodes, {record.late} late, "
-        f"{outcome.exact.equal} of {outcome.exact.compared} features exact",
-        flush=True,
+        f"{outcome.exact.equal} of {outcome.exact.compared} features exact"
     )

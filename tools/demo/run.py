@@ -295,4 +295,5 @@ def _leave_nothing_behind(gateway: Gateway, link: Link) -> None:
     """Clear what the nodes' last words left on a broker that is not ours."""
     service.listen_until(gateway, link, lambda: set(gateway.states.values()) <= {"lost"}, LAST_WORDS_S_MAX)
     cells, name = gateway.states.keys() | gateway.about.keys(), gateway.site.name
-    link.clear_retained([topic.of_node(name, *cell, leaf) for cell in cells for leaf in ("state", "about")])
+    leaves = ("state", "about", "wave")
+    link.clear_retained([topic.wave(name), *(topic.of_node(name, *cell, leaf) for cell in cells for leaf in leaves)])
