@@ -83,6 +83,7 @@ class Demo:
         self.key = Ed25519PrivateKey.generate()
         self._stage = stage
         self._clock = Clock()
+        self._wave_s_left = WAVE_S_MAX
 
     def run(self) -> dict[str, Any]:
         """Run it all and return the summary; whatever ends it, nothing started here outlives it.
@@ -209,8 +210,10 @@ class Demo:
             held = gateway.holdings
             return all(cell in held and held[cell].holds(version) for cell in gateway.counted_on())
 
+        begin = time.monotonic()
         is_last = cycles_left <= CYCLES_AFTER_SWITCH
-        service.listen_until(gateway, link, everywhere, WAVE_S_MAX if is_last else WAVE_PERIOD_S)
+        service.listen_until(gateway, link, everywhere, self._wave_s_left if is_last else WAVE_PERIOD_S)
+        self._wave_s_left = max(0.0, self._wave_s_left - (time.monotonic() - begin))
 
     def _look_for_problems(self, gateway: Gateway, link: Link, mesh: Mesh, spent: ledger.Spent) -> None:
         found = mesh.problems() + spent.problems()
