@@ -3,7 +3,7 @@
     site        its name: 1..32 of a-z 0-9 - _
     row, col    the node's cell, 0..254 each
     neighbours  mask of the slots that hold a neighbour (protocol/grid.py), 0..255
-    host, port  the broker
+    host, port  the broker; host is an address, or a name in parts of 1..63 ASCII characters
     keepalive_s 5..3600; the broker calls the node lost after 1.5 times this
     filters     path of the filter set in the node's flash
     key         public key of the gateway, 64 hex digits, or "": then no filters are taken from the wave
@@ -18,6 +18,8 @@ from protocol.grid import ROWS_MAX
 from protocol.topic import check_site
 
 KEY_DIGITS = 64
+# Of a name's part between two dots (RFC 1035, clause 2.3.4).
+HOST_PART_MAX = 63
 # Each field's range, or its type where it is no number.
 _FIELDS = {
     "site": str,
@@ -45,7 +47,7 @@ def load(path: str) -> dict:
     try:
         with open(path) as file:
             return check(json.load(file))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a table within a table within ...
         raise ValueError(path + ": " + str(error))
 
 
@@ -55,10 +57,18 @@ def check(config: dict) -> dict:
         raise ValueError("is no JSON object; write {...} with " + ", ".join(list(_FIELDS)))
     _check_fields(config, _FIELDS, "")
     check_site(config["site"])
+    _check_host(config["host"])
     if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in "0123456789abcdef" for c in config["key"]):
         raise ValueError("key: %r is not 64 hex digits; copy it from `thermesh keys`" % config["key"])
     _check_sensor(config["sensor"])
     return config
+
+
+def _check_host(host: str) -> None:
+    for part in host.split("."):
+        if not 0 < len(part) <= HOST_PART_MAX or any(not "!" <= c <= "~" for c in part):
+            wanted = "parts of 1..%d ASCII letters, digits or -, like 10.0.0.1" % HOST_PART_MAX
+            raise ValueError("host: %r is no address or name; write %s" % (host, wanted))
 
 
 def _check_sensor(sensor: dict) -> None:

@@ -6,6 +6,7 @@ over, and calls again.
 """
 
 import errno
+import os
 import random
 import select
 import socket
@@ -51,7 +52,7 @@ class Link:
     @property
     def wants_write(self) -> bool:
         """Whether the socket should be watched for writing."""
-        return len(self._client.out) > 0 or self._client.file is not None
+        return len(self._client.out) > 0
 
     def poll(self, now_ms: int) -> int:
         """Do everything that is due. Returns ms until the next call is needed if the socket stays quiet."""
@@ -64,9 +65,8 @@ class Link:
             self._publish_health()
         wave = self.node.wave
         if self._was_ready and (self._pulled != wave.slot or self._offered != wave.offers):
-            wake_ms = min(wake_ms, self._guarded(self._follow_wave, now_ms))
-        wake_ms = min(wake_ms, node_wake_ms, self._guarded(self._client.poll, now_ms))
-        return min(wake_ms, self._guarded(self._write, now_ms))
+            self._follow_wave(now_ms)
+        return min(wake_ms, node_wake_ms, self._guarded(self._write, now_ms))
 
     def close(self) -> None:
         """Say goodbye and close."""
@@ -107,7 +107,7 @@ class Link:
             self._failures = 0
             client.publish_surely(self._topics[_STATE], b"ready", now_ms)
             self._was_ready = True
-        return mqtt.NOTHING_DUE_MS
+        return client.poll(now_ms)
 
     @cold
     def _connect(self, now_ms: int) -> None:
@@ -123,11 +123,8 @@ class Link:
 
     def _write(self, _now_ms: int) -> int:
         client = self._client
-        if self.socket:
-            if client.file and not client.out:
-                client.refill()
-            if client.out:
-                client.out = client.out[self.socket.send(client.out) :]
+        if self.socket and client.out:
+            client.out = client.out[self.socket.send(client.out) :]
         return mqtt.NOTHING_DUE_MS
 
     @cold
@@ -152,11 +149,10 @@ class Link:
         self.node.on_frame(payload, self._now_ms)
 
     def _on_set(self, at: int, size: int, data) -> None:
-        if at or not self._client.file:  # the set could take the place of the one that is on its way out
-            self.node.wave.feed(at, size, data, self._now_ms)
+        self.node.wave.feed(at, size, data, self._now_ms)
 
     @cold
-    def _follow_wave(self, now_ms: int) -> int:
+    def _follow_wave(self, now_ms: int) -> None:
         """Subscribe to the neighbour that the node pulls from, publish the set that it offers."""
         client, wave = self._client, self.node.wave
         if self._pulled != wave.slot:
@@ -169,10 +165,9 @@ class Link:
             self._offered = wave.offers
             topic = self._topics[_WAVE]
             if self._offered:
-                client.publish_file(topic, self._offered, now_ms)
+                client.publish_file(topic, self._offered, os.stat(self._offered)[6], now_ms)
             else:
                 client.withdraw(topic)
-        return mqtt.NOTHING_DUE_MS
 
     def _wave_topic(self, slot: int) -> bytes:
         row, col = grid.neighbour_of(self.node.row, self.node.col, slot)

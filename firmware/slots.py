@@ -41,10 +41,11 @@ def read_record(path: str) -> tuple:
     except OSError:
         data = b""
     size = struct.calcsize(_FORMAT)
-    if len(data) != size + 4 or hashlib.sha256(data[:size]).digest()[:4] != data[size:]:
+    is_whole = len(data) == size + 4 and hashlib.sha256(data[:size]).digest()[:4] == data[size:]
+    if not is_whole or data[:3] != b"TS\x01" or data[3] > 1 or data[4] > RETURNED:
         return 0, CONFIRMED, None, (bytes(_DIGEST_SIZE), bytes(_DIGEST_SIZE))
     _, _, active, phase, highest, first, second = struct.unpack(_FORMAT, data[:size])
-    return active & 1, phase, highest, (first, second)
+    return active, phase, highest, (first, second)
 
 
 def free_slot(path: str, highest: int) -> str:

@@ -56,7 +56,8 @@ def prepare(path: str) -> tuple:
 def prepare_filters(path: str, site: str, key: bytes) -> tuple:
     """What lies in the node's filter slots, for firmware.wave.Wave.
 
-    A set that was on trial when the node went down, or is damaged, is given up for the one in the other slot.
+    A set that was on trial when the node went down, or is damaged, is given up for the one in the other slot. Where
+    that is damaged, the trial is over instead: there is nothing to go back to, and nothing newer was ever confirmed.
 
     Returns:
         active: FilterSet.
@@ -78,13 +79,17 @@ def prepare_filters(path: str, site: str, key: bytes) -> tuple:
         filters = _of_site(slots.load(path, digests[0], filter_set.unpack), site)
         highest = filters.version
     else:
-        filters = None if phase == TRIAL else _load(path, active, digests, site)
-        if filters is None:  # from now on the other slot counts, and this one is free for new sets
-            slots.mark(path, RETURNED, highest)
-            active, phase = 1 - active, RETURNED
-            filters = _load(path, active, digests, site)
-    if filters is None:
-        raise ValueError("filters: both slots of " + path + " are damaged; write the filters again")
+        found, filters = active, None
+        for found in (1 - active, active) if phase == TRIAL else (active, 1 - active):
+            filters = _load(path, found, digests, site)
+            if filters:
+                break
+        else:
+            raise ValueError("filters: both slots of " + path + " are damaged; write the filters again")
+        if found != active or phase == TRIAL:  # from now on this slot counts, and the other is free for new sets
+            phase = CONFIRMED if found == active else RETURNED
+            slots.mark(path, phase, highest)
+            active = found
     staged = _load(path, 1 - active, digests, site) if phase == STAGED else None
     if phase == STAGED and staged is None:
         phase = CONFIRMED

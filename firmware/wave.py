@@ -16,7 +16,7 @@ from firmware.wave_check import passes, read_back
 from firmware.wave_receive import Receiver
 from protocol import ed25519
 from protocol.compat import cold, const, rare, ticks_add, ticks_diff
-from protocol.filter_set import CONFIRMED, OPENING_SIZE, RETURNED, SIGNATURE_SIZE, SIZE_MAX, STAGED, TRIAL
+from protocol.filter_set import CONFIRMED, RETURNED, SIGNATURE_SIZE, SIZE_MAX, STAGED, TRIAL
 from protocol.frame import u16
 from protocol.health import (
     REFUSED_FORM,
@@ -43,6 +43,8 @@ RETRY_MS = const(1_000)
 RETRY_SHIFT_MAX = const(6)
 # Completed cycles until a set counts as confirmed.
 TRIAL_CYCLES = const(3)
+# So much of a set has to be there to tell its version; the MQTT client delivers no first piece below it.
+OPENING_SIZE = const(8)
 
 
 class Wave:

@@ -34,12 +34,17 @@ RIGHT = {
     "sensor": SIMULATED,
 }
 
+HOST_PARTS = "parts of 1..63 ASCII letters, digits or -, like 10.0.0.1"
 WRONG = [
     ({"row": 255}, "row: 255 is not a whole number in 0..254"),
     ({"row": "1"}, "row: '1' is not a whole number in 0..254"),
     ({"row": True}, "row: True is not a whole number in 0..254"),
     ({"keepalive_s": 4.5}, "keepalive_s: 4.5 is not a whole number in 5..3600"),
     ({"host": 7}, "host: 7 is not a text in quotes"),
+    *(
+        ({"host": host}, f"host: '{host}' is no address or name; write {HOST_PARTS}")
+        for host in ("", "192.168.1..10", ".local", "x" * 64 + ".local", "a b", "::1 ")
+    ),
     ({"next_to_gateway": 1}, "next_to_gateway: 1 is not true or false"),
     ({"sensor": []}, "sensor: [] is not a table like {...}"),
     ({"sensor": {}}, "sensor: kind: None is not one of replay, simulated"),
@@ -149,14 +154,15 @@ def test_ctrl_c_ends_a_node_with_130_and_one_line(node_file):
         ("a folder", "thermesh: {folder}: is a folder; name the node's file in it, like n-00-00.json"),
         ("nothing", "thermesh: {folder}/n-09-09.json: no such file; `thermesh gateway` writes one for each node into "),
         ("no JSON", "thermesh: n-00-00.json: "),
+        ("a deep list", "thermesh: n-00-00.json: "),
         ("a list", "thermesh: n-00-00.json: is no JSON object; write {{...}} with site, row, "),
         ("a wrong sensor", "thermesh: n-00-00.json: sensor: seed: 'x' is not a whole number in 0..2147483647"),
     ],
 )
 def test_a_wrong_path_or_file_is_one_line_and_exit_code_2(node_file, tmp_path, what, line):
     file = node_file(1, sensor=SIMULATED | ({"seed": "x"} if what == "a wrong sensor" else {}))
-    if what in ("no JSON", "a list"):
-        file.write_text("[]" if what == "a list" else "{")
+    if what in ("no JSON", "a list", "a deep list"):
+        file.write_text({"no JSON": "{", "a list": "[]", "a deep list": "[" * 100_000}[what])
     path = {"a folder": tmp_path, "nothing": tmp_path / "n-09-09.json"}.get(what, file)
     running = node_run(path)
     out, words = running.communicate(timeout=WAIT_S_MAX)

@@ -65,6 +65,14 @@ def test_a_record_with_any_byte_changed_or_of_any_other_length_counts_for_nothin
         assert (0, CONFIRMED, None, (NONE, NONE)) == slots.read_record(path), data
 
 
+@pytest.mark.parametrize(("at", "value"), [(0, b"t"), (1, b"T"), (2, b"\2"), (3, b"\2"), (4, b"\4")])
+def test_a_whole_record_that_is_of_another_format_counts_for_nothing(at, value, path):
+    whole = record(1, TRIAL, 9, FIRST, SECOND)
+    data = whole[:at] + value + whole[at + 1 : -4]
+    write(path + ".slots", data + sha256(data).digest()[:4])
+    assert (0, CONFIRMED, None, (NONE, NONE)) == slots.read_record(path)
+
+
 @pytest.mark.parametrize("active", [0, 1])
 def test_a_set_is_staged_in_the_slot_that_is_not_active(active, path):
     write(path + ".slots", record(active, CONFIRMED, 3, FIRST, FIRST))
@@ -136,6 +144,20 @@ def test_a_start_finds_what_the_record_counts_on(active, path):
     assert (4, None, RETURNED, 5, (active, active)) == held_on_flash(path, active, RETURNED, versions, 5)
     assert (5, None, RETURNED, 5, (other, other)) == held_on_flash(path, active, TRIAL, versions, 5)
     assert (other, RETURNED) == slots.read_record(path)[:2]
+
+
+@pytest.mark.parametrize("active", [0, 1])
+def test_a_set_on_trial_is_gone_on_with_where_the_one_before_is_damaged(active, path):
+    """It is newer than any that was confirmed; with nothing to go back to, its trial is over."""
+    versions = (5, 4) if active == 0 else (4, 5)
+    held_on_flash(path, active, CONFIRMED, versions, 5)
+    slots.mark(path, CONFIRMED, 5)
+    write(slots.slot_path(path, 1 - active), good(4)[:-1])
+    write(path + ".slots", record(active, TRIAL, 5, *[digest_of(good(version)) for version in versions]))
+    for _ in range(2):
+        found, staged, phase, highest, *_ = prepare_filters(path, SITE, KEY)
+        assert (5, None, CONFIRMED, 5) == (found.version, staged, phase, highest)
+        assert (active, CONFIRMED) == slots.read_record(path)[:2]
 
 
 def test_the_set_of_another_site_is_an_error_that_names_both(path):
