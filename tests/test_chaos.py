@@ -136,7 +136,7 @@ def disturb(site, scenario, rng):
 def test_a_site_is_back_within_ten_seconds_and_its_wave_completes(site, name, seed):
     until(partial(site.decided_by_all, site.latest()), site.problems, BACK_S_MAX)  # whatever another test left
     begin = site.latest()
-    disturb(site, SCENARIOS[name], random.Random(f"{seed} {name}"))
+    print(name, disturb(site, SCENARIOS[name], random.Random(f"{seed} {name}")))
     assert [] == site.mesh.problems()
     assert {0} == {node["refused"] for node in site.status()["nodes"].values()}
     check_cycles(site, begin)

@@ -286,7 +286,9 @@ def check_files(out):
 
 
 def cycles_of(out):
-    return [json.loads(line) for line in (out / "cycles.jsonl").read_text().splitlines()]
+    """The cycles in a folder that may be written to at this moment: its last line counts once it is whole."""
+    lines = (out / "cycles.jsonl").read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def wait_for_cycles(out, count):

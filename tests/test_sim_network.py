@@ -58,7 +58,7 @@ def test_a_gateway_that_names_a_version_before_nodes_hold_it_is_found_out_by_the
     def impatient(simulation):
         simulation.gateway.on_push = lambda data, version: (
             simulation.promises.know(data, version),
-            setattr(simulation.gateway.gateway.rollout, "switched", True),
+            setattr(simulation.gateway.gateway.rollout, "ready", True),
         )
 
     assert "calm" in broken(run(Plan(seed, "calm", **SMALL), impatient))
