@@ -4,7 +4,7 @@ from array import array
 
 from firmware.unit import convolve
 from protocol.compat import cold
-from protocol.filter_set import CONV1X1, CONV3X3
+from protocol.filter_set import CONV1X1, channels_of
 
 
 class Filters:
@@ -26,9 +26,9 @@ class Filters:
         # As plain tuples: the set's own types shall leave the heap with the code that read it.
         self._layers = [tuple(layer) for layer in filter_set.layers]
         layers = filter_set.layers
-        self.exchanges = [k for k in range(len(layers)) if layers[k].kind == CONV3X3]
+        self.exchanges = [k for k in range(len(layers)) if layers[k].kind != CONV1X1]
         self.inputs = [array("H", bytes(2 * layer.shape[0])) for layer in layers]
-        self.values = [bytearray(layer.shape[1]) for layer in layers]
+        self.values = [bytearray(channels_of(layer)) for layer in layers]
 
     @cold
     def compute(self, layer: int) -> int:

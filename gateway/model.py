@@ -19,7 +19,15 @@ TAPS_OF = {CONV3X3: TAPS, CONV1X1: 1}
 # Normal and abnormal, in this order.
 CLASSES = 2
 
-_KIND_CODES = {name: code for code, name in filter_set.KIND_NAMES.items()}
+# What a layer makes of its sums (protocol/fixed.py).
+CLAMP = "clamp"
+SIGN = "sign"
+
+_KIND_CODES = {
+    (CONV3X3, CLAMP): filter_set.CONV3X3,
+    (CONV1X1, CLAMP): filter_set.CONV1X1,
+    (CONV3X3, SIGN): filter_set.CONV3X3_SIGN,
+}
 _VERSION_MAX = 0xFFFFFFFF
 
 
@@ -32,7 +40,13 @@ class LayerShape(NamedTuple):
 
     kind: str
     channels_in: int
-    channels_out: int
+    filters: int
+    activation: str = CLAMP
+
+    @property
+    def channels_out(self) -> int:
+        """One per filter; a sign is one of all filters."""
+        return 1 if self.activation == SIGN else self.filters
 
 
 @dataclass(frozen=True)
@@ -101,35 +115,50 @@ class NodeLayer:
 
     Attributes:
         kind: "conv3x3" or "conv1x1".
-        channels_in, channels_out: 1..16.
-        shift: 1..24.
-        bias: int32 [out], |bias| < 2^29.
-        weights: int8 [out, in, 9 or 1], taps NW N NE W C E SW S SE.
+        channels_in, filters: 1..16.
+        shift: 1..24; 0 with a sign.
+        bias: int32 [filters], |bias| < 2^29.
+        weights: int8 [filters, in, 9 or 1], taps NW N NE W C E SW S SE.
+        activation: "clamp", or "sign" in a conv3x3 that is the only layer.
     """
 
     kind: str
     channels_in: int
-    channels_out: int
+    filters: int
     shift: int
     bias: NDArray[np.int32]
     weights: NDArray[np.int8]
+    activation: str = CLAMP
 
     def __post_init__(self) -> None:
         """Refuse what a node would refuse, or could not hold."""
         if self.kind not in TAPS_OF:
             raise ModelError(f"kind: {str(self.kind)[:40]!r} is none; write {' or '.join(TAPS_OF)}")
+        if (self.kind, self.activation) not in _KIND_CODES:
+            found = str(self.activation)[:40]
+            raise ModelError(f"activation: {found!r} is none of a {self.kind}; write {CLAMP}, or {SIGN} in a {CONV3X3}")
         _check_range("in", self.channels_in, 1, CHANNELS_MAX)
-        _check_range("out", self.channels_out, 1, CHANNELS_MAX)
-        _check_range("shift", self.shift, SHIFT_MIN, SHIFT_MAX)
-        _check_array("bias", self.bias, np.int32, (self.channels_out,))
-        _check_array("weights", self.weights, np.int8, (self.channels_out, self.channels_in, TAPS_OF[self.kind]))
+        _check_range("out", self.filters, 1, CHANNELS_MAX)
+        _check_range("shift", self.shift, *((0, 0) if self.activation == SIGN else (SHIFT_MIN, SHIFT_MAX)))
+        _check_array("bias", self.bias, np.int32, (self.filters,))
+        _check_array("weights", self.weights, np.int8, (self.filters, self.channels_in, TAPS_OF[self.kind]))
         if np.any(np.abs(self.bias.astype(np.int64)) >= BIAS_ZERO):
             raise ModelError(f"bias: {self.bias.tolist()} could overflow; keep |bias| below 2^29")
+
+    @classmethod
+    def of(cls, shape: LayerShape, shift: int, bias: NDArray[np.int32], weights: NDArray[np.int8]) -> "NodeLayer":
+        """A layer of this shape."""
+        return cls(*shape[:3], shift, bias, weights, shape.activation)
 
     @property
     def shape(self) -> LayerShape:
         """The layer without its numbers."""
-        return LayerShape(self.kind, self.channels_in, self.channels_out)
+        return LayerShape(self.kind, self.channels_in, self.filters, self.activation)
+
+    @property
+    def channels_out(self) -> int:
+        """Channels that the layer gives."""
+        return self.shape.channels_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +168,7 @@ class Filters:
     Attributes:
         version: u32; a site's versions only rise.
         reference_ccel: int16, subtracted from readings by the first layer.
-        layers: 1..8 node layers, the first a conv3x3, at most four conv3x3.
+        layers: 1..8 node layers, the first a conv3x3, at most four conv3x3; one with a sign stands alone.
     """
 
     version: int
@@ -158,8 +187,11 @@ class Filters:
     def pack(self, site_name: str, tests: Sequence[tuple[int, bytes]] = ()) -> bytes:
         """The filter set in bytes, unsigned (protocol/filter_set.py); `tests` are its self-tests."""
         layers = [
-            (_KIND_CODES[x.kind], x.channels_in, x.channels_out, x.shift, x.bias.tolist(), x.weights.ravel().tolist())
-            for x in self.layers
+            (
+                *(_KIND_CODES[layer.kind, layer.activation], layer.channels_in, layer.filters, layer.shift),
+                *(layer.bias.tolist(), layer.weights.ravel().tolist()),
+            )
+            for layer in self.layers
         ]
         return filter_set.pack(self.version, site_name, self.reference_ccel, layers, tests)
 
@@ -174,11 +206,12 @@ class Filters:
             {
                 "kind": layer.kind,
                 "in": layer.channels_in,
-                "out": layer.channels_out,
+                "out": layer.filters,
                 "shift": layer.shift,
                 "bias": layer.bias.tolist(),
                 "weights": layer.weights.tolist(),
             }
+            | ({} if layer.activation == CLAMP else {"activation": layer.activation})
             for layer in self.layers
         ]
         return {"version": self.version, "reference_ccel": self.reference_ccel, "pool": BLOCK_SIDE, "layers": layers}
@@ -248,12 +281,15 @@ class Model:
 
 
 def _layer(index: int, data: Any) -> NodeLayer:
+    """A layer of `Filters.as_json`; one that names no activation clamps."""
     place = f"layers[{index}]"
-    fields = _fields(place, data, ("kind", "in", "out", "shift", "bias", "weights"))
+    data = {"activation": CLAMP} | data if isinstance(data, dict) else data
+    fields = _fields(place, data, ("kind", "in", "out", "shift", "bias", "weights", "activation"))
     bias = _int_array(f"{place}.bias", fields["bias"], np.dtype(np.int32))
     weights = _int_array(f"{place}.weights", fields["weights"], np.dtype(np.int8))
     try:
-        return NodeLayer(fields["kind"], fields["in"], fields["out"], fields["shift"], bias, weights)
+        shape = fields["kind"], fields["in"], fields["out"], fields["shift"]
+        return NodeLayer(*shape, bias, weights, fields["activation"])
     except (ModelError, TypeError) as error:  # TypeError: a kind that is a list
         raise ModelError(f"{place}.{error}") from None
 

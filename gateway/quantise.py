@@ -62,4 +62,4 @@ def layer_of(shape: LayerShape, shares: Shares) -> NodeLayer:
     """The nearest layer that nodes can hold; halves go to the even number, as in the training graph."""
     weights = np.rint(shares.weights * np.float32(WEIGHT_ONE)).clip(-WEIGHT_ONE, WEIGHT_ONE - 1)
     bias = np.rint(shares.bias * np.float32(BIAS_ONE << shares.shift)).clip(-BIAS_LIMIT, BIAS_LIMIT)
-    return NodeLayer(*shape, shares.shift, bias.astype(np.int32), weights.astype(np.int8))
+    return NodeLayer.of(shape, shares.shift, bias.astype(np.int32), weights.astype(np.int8))

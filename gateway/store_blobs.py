@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.cycles import Record
-from gateway.model import TAPS_OF, Filters, Head, NodeLayer
+from gateway.model import CLAMP, SIGN, TAPS_OF, Filters, Head, NodeLayer
 from gateway.twin import NOTHING
 from protocol import filter_set
 from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
@@ -151,13 +151,14 @@ def unpack_filters(data: bytes) -> Filters:
     layers = []
     for layer in found.layers:
         kind = filter_set.KIND_NAMES[layer.kind]
-        taps, channels_out, shift = layer.shape[:3]
+        taps, count, shift = layer.shape[:3]
         channels_in = taps // TAPS_OF[kind]
         bias = np.array(layer.bias, np.int64) - BIAS_ZERO
         weights = np.frombuffer(layer.weights, np.uint8).astype(np.int16) - WEIGHT_ZERO
-        shape = channels_out, channels_in, TAPS_OF[kind]
+        shape = count, channels_in, TAPS_OF[kind]
         numbers = bias.astype(np.int32), weights.astype(np.int8).reshape(shape)
-        layers.append(NodeLayer(kind, channels_in, channels_out, shift, *numbers))
+        activation = SIGN if layer.kind == filter_set.CONV3X3_SIGN else CLAMP
+        layers.append(NodeLayer(kind, channels_in, count, shift, *numbers, activation))
     return Filters(found.version, found.reference_ccel, tuple(layers))
 
 

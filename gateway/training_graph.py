@@ -87,9 +87,9 @@ def parameter_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     Filters count in shares of their range: a weight of 1 would be 128, a bias of 1 an activation of 256.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for index, (kind, channels_in, channels_out) in enumerate(recipe.layers):
-        shapes[f"filters{index}.weights"] = (channels_out, channels_in, TAPS_OF[kind])
-        shapes[f"filters{index}.bias"] = (channels_out,)
+    for index, layer in enumerate(recipe.layers):
+        shapes[f"filters{index}.weights"] = (layer.filters, layer.channels_in, TAPS_OF[layer.kind])
+        shapes[f"filters{index}.bias"] = (layer.filters,)
     for index, (inputs, outputs) in enumerate(itertools.pairwise(recipe.widths)):
         shapes[f"dense{index}.weights"] = (inputs, outputs)
         shapes[f"dense{index}.bias"] = (outputs,)

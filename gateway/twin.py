@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.model import CONV3X3, Filters, NodeLayer
+from gateway.model import CONV3X3, SIGN, Filters, NodeLayer
 from gateway.site import Site
 from protocol.fixed import ACTIVATION_MAX, READING_MAX, READING_MIN
 from protocol.grid import BLOCK_SIDE, CENTRE, SLOTS, TAPS, tap_of
@@ -137,10 +137,13 @@ def _taps(values: NDArray[np.float64], used: Bytes) -> NDArray[np.float64]:
 def _convolve(layer: NodeLayer, taps: NDArray[np.float64]) -> NDArray[np.float64]:
     """One layer's activations, whole numbers 0..255 [out, n, rows, cols]."""
     grid = taps.shape[-3:]
-    weights = layer.weights.reshape(layer.channels_out, -1).astype(np.float64)
+    weights = layer.weights.reshape(layer.filters, -1).astype(np.float64)
     products = (weights @ taps.reshape(weights.shape[1], -1)).astype(np.int64)
+    sums = products + layer.bias.astype(np.int64)[:, np.newaxis]
+    if layer.activation == SIGN:
+        return (sums >= 0).any(axis=0).astype(np.float64).reshape(1, *grid)
     half = 1 << (layer.shift - 1)
-    rounded = (products + layer.bias.astype(np.int64)[:, np.newaxis] + half) >> layer.shift
+    rounded = (sums + half) >> layer.shift
     activations: NDArray[np.float64] = rounded.clip(0, ACTIVATION_MAX).astype(np.float64)
     return activations.reshape(-1, *grid)
 

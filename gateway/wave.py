@@ -13,12 +13,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import twin
-from gateway.model import Filters, Model
+from gateway.model import SIGN, Filters, Model, NodeLayer
 from gateway.site import Cell
 from protocol import frame
 from protocol.filter_set import PHASES, SIGNATURE_SIZE, STAGED, next_input
+from protocol.fixed import INPUT_ZERO
 
-# Seeds of the self-tests; any would do.
+# Seeds of the self-tests; any would do, except with a sign: there they are found.
 SELF_TEST_SEEDS = (1, 2)
 # Cycles without any progress after which a roll-out goes on without the nodes that are missing.
 PATIENCE_CYCLES = 10
@@ -69,7 +70,26 @@ def signed(filters: Filters, site_name: str, key: Ed25519PrivateKey) -> bytes:
 
 def self_tests(filters: Filters) -> list[tuple[int, bytes]]:
     """(seed, activations of all layers) each: what a node's own kernel has to give for these inputs."""
-    return [(seed, _activations(filters, seed)) for seed in SELF_TEST_SEEDS]
+    first = filters.layers[0]
+    seeds = _telling_seeds(first) if first.activation == SIGN else SELF_TEST_SEEDS
+    return [(seed, _activations(filters, seed)) for seed in seeds]
+
+
+def _telling_seeds(layer: NodeLayer) -> list[int]:
+    """The seeds whose inputs bring the largest sum of a layer with sign nearest to 0: from above, from below if any do.
+
+    Among inputs from all of int16 nearly every window has some difference over a few degrees: seeds taken as they come
+    would all give 1, as a kernel that knows nothing else.
+    """
+    following = np.array([next_input(state) for state in range(1 << 16)])
+    states, inputs = np.arange(1 << 16), []
+    for _ in range(layer.weights[0].size):
+        states = following[states]
+        inputs.append(states - INPUT_ZERO)
+    sums = layer.weights.reshape(layer.filters, -1).astype(np.int64) @ np.stack(inputs)
+    margins = (sums + layer.bias[:, np.newaxis]).max(axis=0)
+    above, below = np.where(margins >= 0, margins, 1 << 40), np.where(margins < 0, margins, -1 << 40)
+    return sorted({int(above.argmin()), int(below.argmax())})
 
 
 def _activations(filters: Filters, seed: int) -> bytes:
@@ -79,7 +99,7 @@ def _activations(filters: Filters, seed: int) -> bytes:
         inputs = np.empty(taps, np.int64)
         for tap in range(taps):
             state = next_input(state)
-            inputs[tap] = state - 32768 if index == 0 else state >> 8
+            inputs[tap] = state - INPUT_ZERO if index == 0 else state >> 8
         found += twin.unit(layer, inputs).tobytes()
     return found
 

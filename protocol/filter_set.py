@@ -9,16 +9,20 @@
     11  u8    number of self-tests, 0..4; a set without any is only taken as the first one of a node
     12  u8    length of the site's name, then the name in ASCII
      -        the layers, one after the other
-                u8     kind: 1 conv3x3, 2 conv1x1
+                u8     kind: 1 conv3x3, 2 conv1x1, 3 conv3x3 with sign
                 u8     channels in, 1..16
-                u8     channels out, 1..16
-                u8     shift, 1..24
-                i32[]  bias, one per channel out
-                i8[]   weights [out][in][9 or 1], taps NW N NE W C E SW S SE
+                u8     filters, 1..16; each gives a channel out
+                u8     shift, 1..24; 0 in kind 3
+                i32[]  bias, one per filter
+                i8[]   weights [filter][in][9 or 1], taps NW N NE W C E SW S SE
      -        the self-tests, one after the other
                 u16    seed of the inputs (`next_input`)
                 u8[]   per layer the activations that these inputs give, one per channel out
      -  u8[64] Ed25519 signature of the set's digest, SHA-256 of everything before it; all zero in an unsigned set
+
+Kind 3 gives one channel for all its filters, their sign (protocol/fixed.py): the state of the 2x2 window whose corner
+the node is. It stands alone in its set; its weights are 0 outside the taps C E S SE and add up to 0 in each filter, so
+that only differences within the window count. Its members all hear each other (docs/protocol.md).
 
 A node's filters are in one of four phases: CONFIRMED; STAGED, another set is held beside the active one; TRIAL, the
 active set was never confirmed yet; RETURNED, a set failed its trial and the one before it is active.
@@ -35,7 +39,10 @@ from protocol.grid import BLOCK_SIDE, TAPS
 
 CONV3X3 = const(1)
 CONV1X1 = const(2)
-KIND_NAMES = {CONV3X3: "conv3x3", CONV1X1: "conv1x1"}
+CONV3X3_SIGN = const(3)
+KIND_NAMES = {CONV3X3: "conv3x3", CONV1X1: "conv1x1", CONV3X3_SIGN: "conv3x3"}
+# The taps of a 2x2 window, its corner first: C E S SE.
+WINDOW_TAPS = (4, 5, 7, 8)
 FORMAT = const(1)
 LAYERS_MAX = const(8)
 SIGNATURE_SIZE = const(64)
@@ -57,8 +64,9 @@ _LAYER_SIZE = const(4)
 Layer = namedtuple("Layer", ("kind", "weights", "bias", "shape"))
 """One node layer, ready for the kernel.
 
-kind: CONV3X3 or CONV1X1; weights: uint8 [out * taps], weight + 2^7; bias: uint32 array [out], bias + 2^29; shape:
-uint16 array (taps per filter, channels out, shift, zero of the stored input), taps: channels in, times 9 in a conv3x3.
+kind: CONV3X3, CONV1X1 or CONV3X3_SIGN; weights: uint8 [filters * taps], weight + 2^7; bias: uint32 array [filters],
+bias + 2^29; shape: uint16 array (taps per filter, filters, shift, zero of the stored input), taps: channels in, times 9
+in a conv3x3.
 """
 
 FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layers", "tests", "signature"))
@@ -85,35 +93,58 @@ def unpack(data) -> FilterSet:
     for index in range(count):
         layer = _unpack_layer(data, at, index == 0, channels)
         layers.append(layer)
-        channels = layer.shape[1]
-        at += _LAYER_SIZE + len(layer.weights) + 4 * channels
+        channels = channels_of(layer)
+        at += _LAYER_SIZE + len(layer.weights) + 4 * len(layer.bias)
     tests_at = at
-    at += tests * (2 + sum([layer.shape[1] for layer in layers]))
+    at += tests * (2 + sum([channels_of(layer) for layer in layers]))
     if len(data) != at + SIGNATURE_SIZE:
         raise ValueError("filter set of a wrong length")
     if sum([layer.kind == CONV3X3 for layer in layers]) > EXCHANGES_MAX:
         raise ValueError("filter set with more than 4 exchanges")
+    if layers[0].kind == CONV3X3_SIGN:
+        _check_sign(layers)
     return FilterSet(version, site, reference_ccel, layers, bytes(data[tests_at:at]), bytes(data[at:]))
+
+
+def channels_of(layer: Layer) -> int:
+    """How many channels a layer gives."""
+    return 1 if layer.kind == CONV3X3_SIGN else layer.shape[1]
+
+
+def _check_sign(layers) -> None:
+    """What kind 3 asks of a set beyond its ranges."""
+    if len(layers) > 1:
+        raise ValueError("layer kind: a conv3x3 with sign is not the only layer")
+    weights = layers[0].weights
+    for start in range(0, len(weights), TAPS):
+        total = 0
+        for tap in range(TAPS):
+            weight = weights[start + tap] - WEIGHT_ZERO
+            if weight and tap not in WINDOW_TAPS:
+                raise ValueError("layer weights: with a sign not 0 outside the taps C E S SE")
+            total += weight
+        if total:
+            raise ValueError("layer weights: with a sign they do not add up to 0 in each filter")
 
 
 def _unpack_layer(data, at: int, first: bool, channels: int) -> Layer:
     if at + _LAYER_SIZE > len(data):
         raise ValueError("filter set cut short")
-    kind, channels_in, channels_out, shift = data[at], data[at + 1], data[at + 2], data[at + 3]
-    if kind != CONV3X3 and (first or kind != CONV1X1):
-        raise ValueError("layer kind: neither conv3x3 nor, behind the first, conv1x1")
-    if channels_in != channels or not 0 < channels_out <= CHANNELS_MAX:
+    kind, channels_in, filters, shift = data[at], data[at + 1], data[at + 2], data[at + 3]
+    if kind != CONV3X3 and kind != (CONV3X3_SIGN if first else CONV1X1):
+        raise ValueError("layer kind: neither conv3x3 nor, as the first, one with sign, nor, behind it, conv1x1")
+    if channels_in != channels or not 0 < filters <= CHANNELS_MAX:
         raise ValueError("layer channels: not in 1..16, or other than the layer before gives")
-    if not SHIFT_MIN <= shift <= SHIFT_MAX:
-        raise ValueError("layer shift: not in 1..24")
-    taps = channels_in * (TAPS if kind == CONV3X3 else 1)
+    if shift if kind == CONV3X3_SIGN else not SHIFT_MIN <= shift <= SHIFT_MAX:
+        raise ValueError("layer shift: not in 1..24, or, with a sign, not 0")
+    taps = channels_in * (1 if kind == CONV1X1 else TAPS)
     at += _LAYER_SIZE
-    if at + channels_out * (4 + taps) > len(data):
+    if at + filters * (4 + taps) > len(data):
         raise ValueError("filter set cut short")
-    shape = array("H", (taps, channels_out, shift, INPUT_ZERO if first else 0))
-    bias = array("I", [_unpack_bias(data, at + 4 * out) for out in range(channels_out)])
-    at += 4 * channels_out
-    weights = bytearray(data[at : at + channels_out * taps])
+    shape = array("H", (taps, filters, shift, INPUT_ZERO if first else 0))
+    bias = array("I", [_unpack_bias(data, at + 4 * index) for index in range(filters)])
+    at += 4 * filters
+    weights = bytearray(data[at : at + filters * taps])
     for place in range(len(weights)):
         weights[place] ^= WEIGHT_ZERO  # flips the sign bit: int8 w becomes w + 2^7
     return Layer(kind, weights, bias, shape)
@@ -139,15 +170,15 @@ def pack(version: int, site: str, reference_ccel: int, layers, tests=()) -> byte
         version: u32.
         site: name of the site.
         reference_ccel: int16.
-        layers: (kind, channels_in, channels_out, shift, bias, weights) each; bias a list of int32, weights a flat
-            list of int8 in the order of the format.
+        layers: (kind, channels_in, filters, shift, bias, weights) each; bias a list of int32, weights a flat list of
+            int8 in the order of the format.
         tests: (seed, activations of all layers in one bytes) each.
     """
     name = site.encode()
     counts = BLOCK_SIDE, len(tests), len(name)
     data = struct.pack(_HEAD, b"TF", FORMAT, len(layers), version, reference_ccel, *counts) + name
-    for kind, channels_in, channels_out, shift, bias, weights in layers:
-        data += bytes((kind, channels_in, channels_out, shift))
+    for kind, channels_in, filters, shift, bias, weights in layers:
+        data += bytes((kind, channels_in, filters, shift))
         data += struct.pack("<%di" % len(bias), *bias)
         data += struct.pack("<%db" % len(weights), *weights)
     for seed, activations in tests:

@@ -5,6 +5,7 @@
     weight        int8    any scale; cross-correlation
     bias, sum     int32   |bias| < 2^29
     activation    uint8   clamp((sum + bias + 2^(shift - 1)) >> shift, 0, 255): round half up, then ReLU and saturate
+    sign          uint8   in its place, one for all filters: 1 where sum + bias >= 0 in any of them, else 0; no shift
 
 Layers hold everything unsigned, because viper's narrow loads are unsigned on every board and its 32-bit loads are
 signed on some: inputs of the first layer as x + 2^15, weights as w + 2^7, biases as b + 2^29.

@@ -7,13 +7,13 @@ import struct
 import pytest
 
 from protocol import filter_set, fixed
-from protocol.filter_set import CONV1X1, CONV3X3
+from protocol.filter_set import CONV1X1, CONV3X3, CONV3X3_SIGN
 from protocol.frame import CHANNELS_MAX, EXCHANGES_MAX
 from protocol.grid import TAPS
 from tools.rig.make_vectors import FOLDER
 
 MESHES = json.loads((FOLDER / "mesh.json").read_text(encoding="utf-8"))
-CODES = {name: code for code, name in filter_set.KIND_NAMES.items()}
+CODES = {("conv3x3", "clamp"): CONV3X3, ("conv1x1", "clamp"): CONV1X1, ("conv3x3", "sign"): CONV3X3_SIGN}
 BIAS_MAX = 2**29 - 1
 # Where fields of SMALL stand: the table in protocol/filter_set.py, with a name of four letters.
 MAGIC, FORMAT, COUNT, POOL, TESTS, NAME_SIZE = 0, 2, 3, 10, 11, 12
@@ -27,6 +27,18 @@ def layer(kind=CONV3X3, channels_in=1, channels_out=1, shift=8, bias=None):
 
 
 SMALL = filter_set.pack(7, "site", 2200, [layer(channels_out=2), layer(CONV1X1, 2, 1)])
+
+
+def sign_layer(rng, filters=2):
+    """Zero-sum filters on the window."""
+    weights = []
+    for _ in range(filters):
+        window = [rng.randint(-42, 42) for _ in range(3)]
+        weights += [0, 0, 0, 0, -sum(window), window[0], 0, *window[1:]]
+    return CONV3X3_SIGN, 1, filters, 0, [rng.randint(-BIAS_MAX, BIAS_MAX) for _ in range(filters)], weights
+
+
+SIGN = filter_set.pack(7, "site", 2200, [sign_layer(random.Random(1))])
 
 
 def with_byte(place, value):
@@ -52,14 +64,14 @@ def natural(found, first):
     assert (fixed.INPUT_ZERO if first else 0) == zero
     bias = [value - fixed.BIAS_ZERO for value in found.bias]
     weights = [value - fixed.WEIGHT_ZERO for value in found.weights]
-    return found.kind, taps // (TAPS if found.kind == CONV3X3 else 1), channels_out, shift, bias, weights
+    return found.kind, taps // (1 if found.kind == CONV1X1 else TAPS), channels_out, shift, bias, weights
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=lambda mesh: mesh["says"])
 def test_a_set_is_packed_into_the_golden_bytes(mesh):
     layers = [
         (
-            CODES[one["kind"]],
+            CODES[one["kind"], one.get("activation", "clamp")],
             len(one["weights"][0]) // (TAPS if one["kind"] == "conv3x3" else 1),
             len(one["weights"]),
             one["shift"],
@@ -107,7 +119,7 @@ def test_a_set_of_any_other_length_is_refused():
         (COUNT, {2}, "filter set|layer"),
         (POOL, {2}, "does not know"),
         (TESTS, {0}, "does not know|wrong length"),
-        (KIND, {CONV3X3}, "layer kind"),
+        (KIND, {CONV3X3}, "layer kind|layer shift"),
         (CHANNELS_IN, {1}, "layer channels"),
         (CHANNELS_OUT, {2}, "filter set|layer|could overflow"),
         (SHIFT, set(range(1, 25)), "layer shift: not in 1..24"),
@@ -171,6 +183,41 @@ def test_a_fifth_exchange_is_refused():
         filter_set.unpack(filter_set.pack(1, "s", 0, [*four, layer()]))
 
 
+def test_a_layer_with_sign_is_unpacked_and_gives_one_channel_for_all_its_filters(seed):
+    rng = random.Random(seed)
+    for filters in range(1, CHANNELS_MAX + 1):
+        layer_of_it, tests = sign_layer(rng, filters), [(1, b"\1"), (2, b"\0")]
+        (found,) = filter_set.unpack(filter_set.pack(1, "s", 0, [layer_of_it], tests)).layers
+        assert (layer_of_it, 1) == (natural(found, first=True), filter_set.channels_of(found))
+        with pytest.raises(ValueError, match="wrong length"):
+            filter_set.unpack(filter_set.pack(1, "s", 0, [layer_of_it], [(1, b"\1\1")]))
+
+
+def test_a_layer_with_sign_beside_another_is_refused(seed):
+    with_sign = sign_layer(random.Random(seed))
+    for layers in ([with_sign, layer(CONV1X1, 1)], [with_sign, layer()], [layer(), with_sign]):
+        with pytest.raises(ValueError, match="layer kind"):
+            filter_set.unpack(filter_set.pack(1, "s", 0, layers))
+
+
+def test_a_layer_with_sign_has_no_shift():
+    for shift in range(1, 256):
+        with pytest.raises(ValueError, match=r"layer shift: not in 1..24, or, with a sign, not 0"):
+            filter_set.unpack(SIGN[:SHIFT] + bytes([shift]) + SIGN[SHIFT + 1 :])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("tap", range(TAPS))
+def test_with_sign_a_weight_off_the_window_or_a_sum_other_than_0_is_refused(which, tap):
+    off = tap not in (4, 5, 7, 8)
+    for change in range(1, 256):
+        data = bytearray(SIGN)
+        place = BIAS + 4 * 2 + TAPS * which + tap
+        data[place] = (data[place] + change) % 256
+        with pytest.raises(ValueError, match="not 0 outside the taps C E S SE" if off else "do not add up to 0"):
+            filter_set.unpack(data)
+
+
 def test_a_ninth_layer_or_none_is_refused():
     eight = [layer()] + [layer(CONV1X1)] * 7
     assert len(filter_set.unpack(filter_set.pack(1, "s", 0, eight)).layers) == 8
@@ -183,7 +230,7 @@ def test_whatever_arrives_is_unpacked_or_refused_and_nothing_else_is_raised(seed
     rng = random.Random(seed)
     taken = 0
     for _ in range(20_000):
-        data = bytearray(rng.choice((SMALL, SMALL[:13] + rng.randbytes(rng.randint(0, 600)))))
+        data = bytearray(rng.choice((SMALL, SIGN, SMALL[:13] + rng.randbytes(rng.randint(0, 600)))))
         for _ in range(rng.randint(0, 3)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         try:

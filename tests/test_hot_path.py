@@ -6,7 +6,7 @@ import pytest
 from on_micropython import run
 
 from protocol import filter_set
-from protocol.filter_set import CONV1X1, CONV3X3
+from protocol.filter_set import CONV1X1, CONV3X3, CONV3X3_SIGN
 from tools.rig import interpreter
 
 
@@ -17,10 +17,13 @@ def layer(kind, channels_in, taps):
 # The longest way through Filters.compute: an exchange, a conv1x1 behind it, a second exchange.
 SET = filter_set.pack(1, "s", 0, [layer(CONV3X3, 1, 9), layer(CONV1X1, 5, 1), layer(CONV3X3, 5, 9)])
 
+SIGN_SET = filter_set.pack(1, "s", 0, [(CONV3X3_SIGN, 1, 2, 0, [-300] * 2, [0, 0, 0, 0, -1, 1, 0, 0, 0] * 2)])
+
 # By what is called: the call. Names are globals of HEAD, for a bound method in a local would allocate.
 CALLS = {
     "unit.convolve": "convolve(filters.values[0], filters.inputs[0], first.weights, first.bias, first.shape)",
     "Filters.compute": "filters.compute(0)",
+    "Filters.compute with sign": "signs.compute(0)",
     "Neighbours.clear": "neighbours.clear()",
     "Neighbours.slot_of": "neighbours.slot_of(4, 3)",
     "Neighbours.hear": "neighbours.hear(6, True)",
@@ -51,6 +54,7 @@ from protocol.frame import cycle_of, kind_of
 unpacked = filter_set.unpack({SET!r})
 first = unpacked.layers[0]
 filters = Filters(unpacked)
+signs = Filters(filter_set.unpack({SIGN_SET!r}))
 neighbours = Neighbours(3, 3, 255)
 neighbours.use([filters.inputs[layer] for layer in filters.exchanges])
 block = Block(5, 2)
@@ -101,7 +105,7 @@ def test_the_call_allocates_nothing(with_viper, name):
     assert with_viper[name] is None
 
 
-@pytest.mark.parametrize("name", ["unit.convolve", "Filters.compute"])
+@pytest.mark.parametrize("name", ["unit.convolve", "Filters.compute", "Filters.compute with sign"])
 def test_the_kernel_without_viper_allocates_nothing_either(without_viper, name):
     assert without_viper[name] is None
 

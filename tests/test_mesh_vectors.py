@@ -8,7 +8,7 @@ from on_micropython import run
 from replay import replay
 
 from gateway import twin
-from gateway.model import Filters, NodeLayer
+from gateway.model import Filters, LayerShape, NodeLayer
 from gateway.site import Site
 from tools.rig import interpreter
 from tools.rig.make_vectors import FOLDER, SHAPES
@@ -36,10 +36,11 @@ def on_twin(mesh):
     site = Site("golden", mesh["rows"], mesh["cols"], tuple(cell for cell in grid if [*cell] not in mesh["holes"]))
     layers = []
     shapes = SHAPES[mesh["says"].partition(",")[0]]
-    for (kind, channels_in, channels_out), numbers in zip(shapes, mesh["layers"], strict=True):
+    for shape, numbers in zip(map(LayerShape._make, shapes), mesh["layers"], strict=True):
         bias, weights = np.array(numbers["bias"], np.int32), np.array(numbers["weights"], np.int8)
-        weights = weights.reshape(channels_out, channels_in, -1)
-        layers.append(NodeLayer(kind, channels_in, channels_out, numbers["shift"], bias, weights))
+        layers.append(
+            NodeLayer.of(shape, numbers["shift"], bias, weights.reshape(shape.filters, shape.channels_in, -1))
+        )
     readings = np.array([[value or 0 for value in row] for row in mesh["readings"]], np.int16)
     present = np.array([[value is not None for value in row] for row in mesh["readings"]])
     return site, Filters(3, mesh["reference_ccel"], tuple(layers)), readings, present

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from sign_layers import SHAPE, random_sign_layer
 
 from gateway.model import SPECS, Filters, Head, LayerShape, Model, ModelError, NodeLayer, feature_len, spec_named
 from gateway.site import lounge, site_of_cells
@@ -13,13 +14,17 @@ from protocol import filter_set
 from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
 
 SEED_SHAPES = SPECS["seed"].layers
+SHAPES = {name: spec.layers for name, spec in SPECS.items()} | {"signs": (SHAPE,)}
+SHAPES_BY_NAME = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 
 
 def random_layer(shape, rng):
+    if shape.activation == "sign":
+        return random_sign_layer(rng, shape.filters)
     taps = 9 if shape.kind == "conv3x3" else 1
-    bias = rng.integers(-(2**20), 2**20, shape.channels_out).astype(np.int32)
-    weights = rng.integers(-128, 128, (shape.channels_out, shape.channels_in, taps)).astype(np.int8)
-    return NodeLayer(*shape, int(rng.integers(1, 25)), bias, weights)
+    bias = rng.integers(-(2**20), 2**20, shape.filters).astype(np.int32)
+    weights = rng.integers(-128, 128, (shape.filters, shape.channels_in, taps)).astype(np.int8)
+    return NodeLayer.of(shape, int(rng.integers(1, 25)), bias, weights)
 
 
 def random_filters(seed, shapes=SEED_SHAPES):
@@ -52,9 +57,9 @@ def test_the_seed_network_is_the_documents():
     assert not seed.appends_maximum
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
-def test_filters_written_as_json_come_back_equal(seed, spec):
-    filters = random_filters(seed, spec.layers)
+@SHAPES_BY_NAME
+def test_filters_written_as_json_come_back_equal(seed, shapes):
+    filters = random_filters(seed, shapes)
     again = Filters.from_json(json.loads(json.dumps(filters.as_json())))
     assert filters.as_json() == again.as_json()
     assert filters.pack("hall") == again.pack("hall")
@@ -72,9 +77,9 @@ def test_the_json_form_is_exactly_this():
     assert expected == Filters(1, 2200, (layer,)).as_json()
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
-def test_packed_filters_are_what_a_node_unpacks(seed, spec):
-    filters = random_filters(seed, spec.layers)
+@SHAPES_BY_NAME
+def test_packed_filters_are_what_a_node_unpacks(seed, shapes):
+    filters = random_filters(seed, shapes)
     unpacked = filter_set.unpack(filters.pack("hall"))
     assert (7, "hall", -150) == (unpacked.version, unpacked.site, unpacked.reference_ccel)
     assert bytes(64) == unpacked.signature
@@ -83,6 +88,32 @@ def test_packed_filters_are_what_a_node_unpacks(seed, spec):
         assert (ours.weights.ravel().astype(int) + WEIGHT_ZERO).tolist() == list(theirs.weights)
         assert (ours.bias.astype(int) + BIAS_ZERO).tolist() == list(theirs.bias)
         assert ours.shift == theirs.shape[2]
+
+
+def test_a_layer_with_sign_says_so_in_json_and_gives_one_channel(seed):
+    filters = random_filters(seed, (SHAPE,))
+    assert 1 == filters.layers[0].channels_out
+    written = filters.as_json()["layers"][0]
+    assert ("conv3x3", "sign", 1, 5, 0) == tuple(written[key] for key in ("kind", "activation", "in", "out", "shift"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("activation", "relu", r"layers\[0\].activation: 'relu' is none of a conv3x3; write clamp, or sign"),
+        ("activation", [], r"layers\[0\]"),
+        ("activation", "clamp", r"layers\[0\].shift: 0 is not in 1..24"),
+        ("kind", "conv1x1", r"layers\[0\].activation: 'sign' is none of a conv1x1"),
+        ("shift", 1, r"layers\[0\].shift: 1 is not in 0..0"),
+        ("weights", [[[0, 0, 0, 0, 1, 0, 0, 0, 0]]] * 5, "layers: layer weights: with a sign they do not add up to 0"),
+        ("weights", [[[0, 1, 0, 0, -1, 0, 0, 0, 0]]] * 5, "layers: layer weights: .* not 0 outside the taps C E S SE"),
+    ],
+)
+def test_json_of_a_layer_with_sign_that_nodes_would_refuse_is_refused_by_the_name_of_its_field(key, value, message):
+    data = random_filters(1, (SHAPE,)).as_json()
+    data["layers"][0][key] = value
+    with pytest.raises(ModelError, match=message):
+        Filters.from_json(data)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +162,8 @@ def test_layers_that_do_not_follow_on_each_other_are_refused():
     four_wide = random_layer(LayerShape("conv3x3", 4, 5), rng)
     with pytest.raises(ModelError, match=r"layers: layer channels: .*other than the layer before gives"):
         Filters(1, 0, (random_layer(SEED_SHAPES[0], rng), four_wide))
+    with pytest.raises(ModelError, match="layers: layer kind"):
+        Filters(1, 0, (random_layer(SHAPE, rng), random_layer(LayerShape("conv1x1", 1, 5), rng)))
     with pytest.raises(ModelError, match="layers: layer kind"):
         Filters(1, 0, (random_layer(LayerShape("conv1x1", 1, 5), rng),))
 

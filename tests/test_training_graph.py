@@ -143,7 +143,7 @@ def random_layer(shape, index, rng):
     shift = int(rng.integers(11, SHIFT_LIMIT + 1) if index == 0 else rng.integers(5, 9))
     bias = rng.integers(-(2**shift) * 20, 2**shift * 100, shape.channels_out).clip(-BIAS_LIMIT, BIAS_LIMIT)
     weights = rng.integers(-128, 128, (shape.channels_out, shape.channels_in, taps))
-    return NodeLayer(*shape, shift, bias.astype(np.int32), weights.astype(np.int8))
+    return NodeLayer.of(shape, shift, bias.astype(np.int32), weights.astype(np.int8))
 
 
 @pytest.mark.parametrize("shift", [1, 8, SHIFT_LIMIT])

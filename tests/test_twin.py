@@ -4,30 +4,35 @@ from array import array
 
 import numpy as np
 import pytest
+from sign_layers import SHAPE, random_sign_layer
 
 from firmware.unit import convolve
 from gateway import twin
-from gateway.model import SPECS, Filters, NodeLayer
+from gateway.model import SPECS, Filters, ModelSpec, NodeLayer
 from gateway.site import lounge, site_of_cells
 from gateway.start_weights import start_filters
 from protocol import filter_set
 from protocol.fixed import centred
 
-SPECS_BY_NAME = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)
+SIGNS = ModelSpec("signs", (SHAPE,), (), appends_maximum=True)
+SPECS_BY_NAME = pytest.mark.parametrize("spec", [*SPECS.values(), SIGNS], ids=lambda spec: spec.name)
 ROUNDS = 40
 # NW N NE W E SW S SE, as slots count them.
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def random_filters(spec, rng):
-    """Weights over all of int8 and shifts that leave activations neither all 0 nor all 255."""
+    """Weights over all of int8; shifts and biases that leave activations neither all 0 nor all as large as can be."""
     layers = []
-    for index, (kind, channels_in, channels_out) in enumerate(spec.layers):
-        taps = 9 if kind == "conv3x3" else 1
+    for index, shape in enumerate(spec.layers):
+        if shape.activation == "sign":
+            layers.append(random_sign_layer(rng, shape.filters, thresholds=(0, 4_000_000)))
+            continue
+        taps = 9 if shape.kind == "conv3x3" else 1
         shift = int(rng.integers(10, 16) if index == 0 else rng.integers(5, 9))
-        bias = rng.integers(-(2**shift) * 20, 2**shift * 100, channels_out).astype(np.int32)
-        weights = rng.integers(-128, 128, (channels_out, channels_in, taps)).astype(np.int8)
-        layers.append(NodeLayer(kind, channels_in, channels_out, shift, bias, weights))
+        bias = rng.integers(-(2**shift) * 20, 2**shift * 100, shape.filters).astype(np.int32)
+        weights = rng.integers(-128, 128, (shape.filters, shape.channels_in, taps)).astype(np.int8)
+        layers.append(NodeLayer.of(shape, shift, bias, weights))
     return Filters(1, int(rng.integers(1500, 2500)), tuple(layers))
 
 
@@ -58,12 +63,15 @@ def around(site, row, col):
 
 
 def kernel(layer, inputs, first):
-    """The definition (docs/protocol.md): sums of products, round half up, clamp."""
+    """The definition (docs/protocol.md): sums of products, round half up, clamp; or any sum of at least 0."""
     out = []
-    for bias, weights in zip(layer.bias.tolist(), layer.weights.reshape(layer.channels_out, -1).tolist(), strict=True):
+    for bias, weights in zip(layer.bias.tolist(), layer.weights.reshape(layer.filters, -1).tolist(), strict=True):
         total = sum(x * w for x, w in zip(inputs, weights, strict=True)) + bias
-        out.append(max(0, min(255, (total + 2 ** (layer.shift - 1)) // 2**layer.shift)))
-    return out
+        if layer.activation == "sign":
+            out.append(int(total >= 0))
+        else:
+            out.append(max(0, min(255, (total + 2 ** (layer.shift - 1)) // 2**layer.shift)))
+    return [max(out)] if layer.activation == "sign" else out
 
 
 class Firmware:
@@ -119,7 +127,7 @@ def test_the_twin_computes_every_unit_as_the_nodes_do(seed, spec, compute):
         activations = twin.units(filters, readings, present, site.neighbour_masks, absence)
         assert slow_units(filters, site, readings, present, absence, slow) == as_dict(activations, present)
         seen |= set(activations[present].ravel().tolist())
-    assert len(seen) > 20, "the filters of this test leave nothing to compare"
+    assert seen == {0, 1} or len(seen) > 20, "the filters of this test leave nothing to compare"
 
 
 def test_a_flagged_neighbour_counts_as_the_nodes_own_value():
@@ -130,6 +138,23 @@ def test_a_flagged_neighbour_counts_as_the_nodes_own_value():
     heard, flagged = np.zeros((1, 1, 2), np.uint8), np.array([[[1 << 4, 0]]], np.uint8)
     assert 16 == twin.units(first, readings, present, site.neighbour_masks, heard)[0, 0, 0]
     assert 0 == twin.units(first, readings, present, site.neighbour_masks, flagged)[0, 0, 0]
+
+
+def test_with_sign_an_absent_member_merges_into_the_corners_own_tap(seed):
+    """Beyond the border, in a hole, silent or unheard: all the same as a weight of the corner's own."""
+    rng = np.random.default_rng(seed)
+    for _ in range(ROUNDS):
+        site, layer = random_site(rng), random_sign_layer(rng, thresholds=(0, 4_000_000))
+        readings, present, absence = random_cycle(site, 1, rng)
+        states = twin.units(Filters(1, 0, (layer,)), readings, present, site.neighbour_masks, absence)
+        for cell in map(tuple, np.argwhere(present).tolist()):
+            there = {slot: other for slot, other in around(site, *cell) if not absence[0][cell] >> slot & 1}
+            sums = []
+            for weights, bias in zip(layer.weights[:, 0].tolist(), layer.bias.tolist(), strict=True):
+                merged = weights[4] + sum(weights[tap] for tap in (5, 7, 8) if tap - 1 not in there)
+                members = sum(weights[tap] * int(readings[there[tap - 1]]) for tap in (5, 7, 8) if tap - 1 in there)
+                sums.append(merged * int(readings[cell]) + members + bias)
+            assert [int(max(sums) >= 0)] == states[cell].tolist()
 
 
 def test_a_flag_counts_in_its_own_exchange_only(seed):

@@ -11,6 +11,7 @@ from array import array
 from collections import namedtuple
 
 RANDOM_UNITS = 1000
+SIGN_UNITS = 200
 SEED = 1
 CHANNELS_MAX = 16
 TAPS = 9
@@ -22,7 +23,7 @@ Unit = namedtuple("Unit", ("first", "inputs", "weights", "bias", "shift"))
 """One unit in signed numbers.
 
 first: whether it is of the first layer, whose inputs are int16 and not uint8; inputs: list [taps]; weights: int8 array
-[channels out * taps]; bias: int32 array [channels out]; shift: 1..24.
+[filters * taps]; bias: int32 array [filters]; shift: 1..24, or 0 for the sign.
 """
 
 
@@ -41,7 +42,10 @@ class Draws:
 
 
 def units():
-    """Yield every Unit of the recipe: largest sums, places where the result steps, random ones."""
+    """Yield every Unit of the recipe: signs, largest sums, places where the result steps, random ones."""
+    draws = Draws(SEED + 1)
+    for _ in range(SIGN_UNITS):
+        yield _sign(draws)
     for shift in range(1, SHIFT_MAX + 1):
         yield _steps(shift)
         for first in (0, 1):
@@ -69,6 +73,22 @@ def _steps(shift: int) -> Unit:
     return Unit(0, [1], array("b", [-1 for _ in bias]), bias, shift)
 
 
+def _sign(draws: Draws) -> Unit:
+    """Filters whose largest sum is -1, 0 or 1; the others' lie below, or just as high."""
+    filters = draws.between(1, CHANNELS_MAX)
+    low, high = INPUT_LIMITS[1]
+    inputs = [draws.between(low, high) for _ in range(TAPS)]
+    if draws.between(0, 3) == 0:
+        inputs = [INPUT_LIMITS[1][draws.between(0, 1)]] * TAPS
+    weights = array("b", [draws.between(-128, 127) for _ in range(filters * TAPS)])
+    largest, winner = draws.between(-1, 1), draws.between(0, filters - 1)
+    bias = array("i", [0 for _ in range(filters)])
+    for index in range(filters):
+        products = sum([inputs[tap] * weights[index * TAPS + tap] for tap in range(TAPS)])
+        bias[index] = largest - products - (0 if index == winner else draws.between(0, 1) * draws.between(0, 1 << 20))
+    return Unit(1, inputs, weights, bias, 0)
+
+
 def _random(draws: Draws) -> Unit:
     """Sizes, magnitudes and signs at random; the bias is of the order that leaves some results unclamped."""
     first = draws.between(0, 1)
@@ -88,11 +108,12 @@ def _random(draws: Draws) -> Unit:
 def stored(unit: Unit) -> tuple:
     """The unit as the kernel wants it: out, x, weights, bias, shape (firmware/unit.py)."""
     zero = 32768 if unit.first else 0
-    channels = len(unit.bias)
+    filters = len(unit.bias)
     x = array("H", [value + zero for value in unit.inputs])
     weights = bytes([weight + 128 for weight in unit.weights])
     bias = array("I", [value + (1 << 29) for value in unit.bias])
-    return bytearray(channels), x, weights, bias, array("H", (len(x), channels, unit.shift, zero))
+    out = bytearray(filters if unit.shift else 1)
+    return out, x, weights, bias, array("H", (len(x), filters, unit.shift, zero))
 
 
 def digest(compute) -> str:

@@ -17,8 +17,8 @@ from tools.rig.reference import Cell, Fields
 
 FOLDER = Path(__file__).parent / "vectors"
 SHAPES = {
-    "seed": (("conv3x3", 1, 5), ("conv3x3", 5, 5)),
-    "lean": (("conv3x3", 1, 5), ("conv1x1", 5, 5), ("conv1x1", 5, 1)),
+    "seed": (("conv3x3", 1, 5, "clamp"), ("conv3x3", 5, 5, "clamp")),
+    "lean": (("conv3x3", 1, 5, "clamp"), ("conv1x1", 5, 5, "clamp"), ("conv1x1", 5, 1, "clamp")),
 }
 _ROWS, _COLS = 5, 6
 _HOLES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 4), (4, 5))  # a whole block, one inside, a corner
@@ -57,9 +57,9 @@ def units() -> list[Fields]:
             "weights": weights,
             "bias": bias,
             "shift": shift,
-            "activations": reference.unit(inputs, weights, bias, shift),
+            "activations": _unit(inputs, weights, bias, shift),
         }
-        for says, inputs, weights, bias, shift in _units_by_hand()
+        for says, inputs, weights, bias, shift in _units_by_hand() + _signs_by_hand()
     ]
     return [*cases, {"says": "every unit of tools/rig/kernel_recipe.py", "sha256": digest(compute)}]
 
@@ -67,8 +67,13 @@ def units() -> list[Fields]:
 def compute(unit: Unit) -> bytes:
     """A unit of the recipe by the reference."""
     taps = len(unit.inputs)
-    weights = [list(unit.weights[taps * channel : taps * (channel + 1)]) for channel in range(len(unit.bias))]
-    return bytes(reference.unit(unit.inputs, weights, list(unit.bias), unit.shift))
+    weights = [list(unit.weights[taps * index : taps * (index + 1)]) for index in range(len(unit.bias))]
+    return bytes(_unit(unit.inputs, weights, list(unit.bias), unit.shift))
+
+
+def _unit(inputs: list[int], weights: list[list[int]], bias: list[int], shift: int) -> list[int]:
+    """By the reference; shift 0 stands for the sign."""
+    return reference.unit(inputs, weights, bias, shift) if shift else reference.sign(inputs, weights, bias)
 
 
 def meshes() -> list[Fields]:
@@ -206,13 +211,30 @@ def _units_by_hand() -> list[tuple[str, list[int], list[list[int]], list[int], i
     ]
 
 
+def _signs_by_hand() -> list[tuple[str, list[int], list[list[int]], list[int], int]]:
+    """Shift 0 stands for the sign."""
+    east = [0, 0, 0, 0, -1, 1, 0, 0, 0]
+    south = [0, 0, 0, 0, -1, 0, 0, 1, 0]
+    warm = [0, 0, 0, 0, 100, 399, 0, 400, 0]
+    cold = [-32768] * 9
+    return [
+        ("sign: 299 is not over 300, 300 is", warm, [east, south], [-300, -300], 0),
+        ("sign: none reaches 0", warm, [east, south], [-300, -301], 0),
+        ("sign: the first is enough", warm, [south, east], [-300, -300], 0),
+        ("sign: no filter says anything, a sum of 0 does", warm, [[0] * 9], [0], 0),
+        ("sign: a dropped filter never does", warm, [[0] * 9], [-1], 0),
+        ("sign: the smallest sum", cold, [[127] * 9], [-(2**29) + 1], 0),
+        ("sign: the largest sum", cold, [[-128] * 9], [2**29 - 1], 0),
+    ]
+
+
 # Meshes
 
 
 def _mesh(name: str, lossy: bool, draws: Draws) -> Fields:
     cells = [(row, col) for row in range(_ROWS) for col in range(_COLS) if (row, col) not in _HOLES]
     readings = {cell: draws.between(1900, 2500) for cell in cells if cell not in _SILENT}
-    layers = [_layer(kind, inputs, outputs, draws) for kind, inputs, outputs in SHAPES[name]]
+    layers = [_layer(*shape, draws) for shape in SHAPES[name]]
     exchanges = sum(layer["kind"] == "conv3x3" for layer in layers)
     lost = [_lost(cells, draws) if lossy else [] for _ in range(exchanges)]
     absence = [_absence(cells, readings, lost[exchange]) for exchange in range(exchanges)]
@@ -233,8 +255,16 @@ def _mesh(name: str, lossy: bool, draws: Draws) -> Fields:
     }
 
 
-def _layer(kind: str, channels_in: int, channels_out: int, draws: Draws) -> Fields:
-    """Random weights, biases and a shift that spread activations over 0..255; centred readings are +-300."""
+def _layer(kind: str, channels_in: int, channels_out: int, activation: str, draws: Draws) -> Fields:
+    """Random weights, biases and a shift that spread activations over 0..255; centred readings are +-300.
+
+    With a sign: weights on the window's taps that add up to 0, and biases that leave some cells on either side.
+    """
+    if activation == "sign":
+        windows = [[draws.between(-42, 42) for _ in range(3)] for _ in range(channels_out)]
+        weights = [[0, 0, 0, 0, -sum(window), window[0], 0, *window[1:]] for window in windows]
+        bias = [-draws.between(5_000, 15_000) for _ in windows]
+        return {"kind": kind, "activation": activation, "shift": 0, "bias": bias, "weights": weights}
     taps = channels_in * (9 if kind == "conv3x3" else 1)
     shift = {9: 9, 45: 10, 5: 8}[taps]
     weights = [[draws.between(-128, 127) for _ in range(taps)] for _ in range(channels_out)]

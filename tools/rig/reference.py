@@ -147,14 +147,17 @@ def health(fields: Fields) -> bytes:
 
 
 def filter_set(version: int, site: str, reference_ccel: int, layers: list[Fields]) -> bytes:
-    """A filter set of protocol/filter_set.py, unsigned; layers have kind, shift, bias and weights [out][in * taps]."""
+    """A filter set of protocol/filter_set.py, unsigned.
+
+    Layers have kind, shift, bias and weights [filter][in * taps]; a layer with a sign also has activation "sign".
+    """
     data = b"TF" + u8(1) + u8(len(layers)) + u32(version) + i16(reference_ccel) + u8(2) + u8(0)
     data += u8(len(site)) + site.encode("ascii")
     for layer in layers:
         taps = {"conv3x3": 9, "conv1x1": 1}[layer["kind"]]
-        channels_in, channels_out = len(layer["weights"][0]) // taps, len(layer["weights"])
-        data += u8({"conv3x3": 1, "conv1x1": 2}[layer["kind"]])
-        data += u8(channels_in) + u8(channels_out) + u8(layer["shift"])
+        channels_in, filters = len(layer["weights"][0]) // taps, len(layer["weights"])
+        data += u8(3 if has_sign(layer) else {"conv3x3": 1, "conv1x1": 2}[layer["kind"]])
+        data += u8(channels_in) + u8(filters) + u8(layer["shift"])
         data += b"".join(i32(bias) for bias in layer["bias"])
         data += b"".join(u8(weight) for row in layer["weights"] for weight in row)
     return data + bytes(64)
@@ -181,6 +184,22 @@ def unit(inputs: list[int], weights: list[list[int]], bias: list[int], shift: in
         rounded = (2 * total + 2**shift) // (2 * 2**shift)
         activations.append(min(max(rounded, 0), 255))
     return activations
+
+
+def sign(inputs: list[int], weights: list[list[int]], bias: list[int]) -> list[int]:
+    """One unit of a layer with a sign: whether any filter's sum of products + bias is at least 0; as in `unit`."""
+    for index in range(len(bias)):
+        total = bias[index]
+        for tap in range(len(inputs)):
+            total += inputs[tap] * weights[index][tap]
+        if total >= 0:
+            return [1]
+    return [0]
+
+
+def has_sign(layer: Fields) -> bool:
+    """Whether a layer gives the sign of its filters."""
+    return layer.get("activation") == "sign"
 
 
 def window(values: Values, cell: Cell, absence: int) -> list[int]:
@@ -229,7 +248,10 @@ def layers_of(
             exchange += 1
         else:
             taps = values
-        values = {cell: unit(taps[cell], layer["weights"], layer["bias"], layer["shift"]) for cell in values}
+        if has_sign(layer):
+            values = {cell: sign(taps[cell], layer["weights"], layer["bias"]) for cell in values}
+        else:
+            values = {cell: unit(taps[cell], layer["weights"], layer["bias"], layer["shift"]) for cell in values}
     return values
 
 
