@@ -1,7 +1,7 @@
 """The gateway's configuration: one TOML file, read once, checked once.
 
     site   = "site.toml"     the site's file, relative to this one
-    spec   = "seed"          or "lean"
+    spec   = "seed"          or "lean" or "zone"
     broker = "auto"          or "mosquitto", "amqtt", "HOST:PORT"
     state  = "state"         folder for what must outlive a restart, relative to this file
 

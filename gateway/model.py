@@ -75,6 +75,11 @@ class ModelSpec:
         """How many node layers read a halo."""
         return sum(layer.kind == CONV3X3 for layer in self.layers)
 
+    @property
+    def has_sign(self) -> bool:
+        """Whether the nodes decide by themselves, and the head only says so."""
+        return self.layers[-1].activation == SIGN
+
 
 SPECS = {
     spec.name: spec
@@ -88,8 +93,14 @@ SPECS = {
             (),
             appends_maximum=True,
         ),
+        # One exchange, one bit up from each block: whether any 2x2 window in it is abnormal (sim/zones.py).
+        ModelSpec("zone", (LayerShape(CONV3X3, 1, 5, SIGN),), (), appends_maximum=True),
     )
 }
+
+
+# For messages.
+SPEC_CHOICE = ", ".join([*SPECS][:-1]) + " or " + [*SPECS][-1]
 
 
 def spec_named(name: str) -> ModelSpec:
@@ -99,7 +110,7 @@ def spec_named(name: str) -> ModelSpec:
         ModelError: there is none.
     """
     if name not in SPECS:
-        raise ModelError(f"spec: {name[:40]!r} is none; write {' or '.join(SPECS)}")
+        raise ModelError(f"spec: {name[:40]!r} is none; write {SPEC_CHOICE}")
     return SPECS[name]
 
 

@@ -11,19 +11,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gateway.model import (
+    CLASSES,
     CONV1X1,
     CONV3X3,
     SPECS,
     TAPS_OF,
     Filters,
     Head,
+    LayerShape,
     Model,
     ModelError,
     ModelSpec,
     NodeLayer,
+    feature_len,
     spec_named,
 )
+from gateway.quantise import NEVER, PEAK
 from gateway.site import REFERENCE_CCEL_DEFAULT, Site
+from protocol.fixed import ACTIVATION_MAX
 from protocol.grid import CENTRE, TAPS
 
 FIRST_VERSION = 1
@@ -43,6 +48,11 @@ _SILENT_LEAN = 100.5
 _SILENT_SPOT = 50
 # The second layer of the seed spec: a weight of 1 is 4 there.
 _SHIFT_STEEP = 4
+
+# Zone: the rule's 3.00 degrees.
+_THRESHOLD_CCEL = 300
+# Logits either way of a set head: a score of 0.0003 or 0.9997.
+_SURE = 8.0
 
 # Taps NW N NE W C E SW S SE; all sum to zero, so the level of a room does not matter.
 _DIFFERENCES = (
@@ -76,9 +86,14 @@ def start_filters(spec: ModelSpec, reference_ccel: int = REFERENCE_CCEL_DEFAULT)
     Lean: the filters compute the rule itself. |E - C| and |S - C| are sums of two channels each, for one of the two is
     always 0; and their maximum is max(h, v) = relu(h - v) + v.
 
+    Zone: the filters compute the rule itself, a difference of two neighbours, either way, at 3.00 degrees; the fifth
+    one never says anything.
+
     Raises:
         ModelError: there are no hand-set filters for this spec.
     """
+    if spec.name == "zone":
+        return Filters(FIRST_VERSION, reference_ccel, (_zone_layer(spec.layers[0]),))
     silent = _SILENT_SEED if spec.name == "seed" else _SILENT_LEAN
     first = _layer(CONV3X3, _SLOPE * np.asarray(_DIFFERENCES), [-silent] * 4 + [-_SILENT_SPOT])
     if spec.name == "seed":
@@ -98,10 +113,14 @@ def start_path(spec_name: str, site: Site) -> Path:
 def load_start(spec_name: str, site: Site) -> Model | None:
     """The committed model for a site's bounding grid, None where there is none: filters version 1, head revision 1.
 
+    Zone needs none: its filters and its head are set by hand for any site.
+
     Raises:
         ModelError: no such spec.
     """
-    spec_named(spec_name)
+    spec = spec_named(spec_name)
+    if spec.has_sign:
+        return Model(spec_name, start_filters(spec, site.reference_ccel), sign_head(spec, site))
     path = start_path(spec_name, site)
     if not path.exists():
         return None
@@ -109,6 +128,16 @@ def load_start(spec_name: str, site: Site) -> Model | None:
         filters = Filters.from_json(json.loads(arrays["filters"].tobytes()))
         values = [arrays[str(index)].astype(np.float32) for index in range(len(arrays.files) - 1)]
     return Model(spec_name, filters, Head(1, tuple(zip(values[::2], values[1::2], strict=True))))
+
+
+def sign_head(spec: ModelSpec, site: Site, revision: int = 1) -> Head:
+    """The head behind a layer with sign: abnormal exactly when the appended maximum of all features is 1.
+
+    It is set, not learned: the maximum alone decides, half a feature's step above 0, and very sure of itself.
+    """
+    weights = np.zeros((feature_len(site, spec) + spec.appends_maximum, CLASSES), np.float32)
+    weights[-1] = -ACTIVATION_MAX * _SURE, ACTIVATION_MAX * _SURE
+    return Head(revision, ((weights, np.array([_SURE / 2, -_SURE / 2], np.float32)),))
 
 
 def save_start(model: Model, site: Site) -> Path:
@@ -130,6 +159,14 @@ def _layer(kind: str, weights: ArrayLike, bias: ArrayLike, shift: int = _SHIFT) 
     shaped = scaled.reshape(len(scaled), -1, TAPS_OF[kind]).astype(np.int8)
     biases = (_ONE * np.asarray(bias)).astype(np.int32)
     return NodeLayer(kind, shaped.shape[1], len(shaped), shift, biases, shaped)
+
+
+def _zone_layer(shape: LayerShape) -> NodeLayer:
+    """Each direction of the first four difference filters, and one that is dropped."""
+    weights = np.zeros((shape.filters, 1, TAPS), np.int8)
+    weights[:4, 0] = PEAK * np.array(_DIFFERENCES[:4], np.int8)
+    bias = np.array([-PEAK * _THRESHOLD_CCEL] * 4 + [NEVER], np.int32)
+    return NodeLayer.of(shape, 0, bias, weights)
 
 
 def _at_centre(weights: ArrayLike) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ integers and on cycles that were not trained on (gateway/acceptance.py).
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ class Options(NamedTuple):
         lost_max: up to this share of neighbours' values is lost on purpose in each exchange (failout), 0..1, so that a
             model works in a mesh that loses some.
         seed: of the order of cycles and of what is lost; equal seeds give equal models on one machine.
+        radius: weight of the radius penalty of a layer with sign (gateway/training_sign.py); else without effect.
     """
 
     rate: float
@@ -44,6 +46,7 @@ class Options(NamedTuple):
     batch: int = BATCH
     lost_max: float = 0.0
     seed: int = 1
+    radius: float = 0.0
 
 
 class Engine:
@@ -104,8 +107,9 @@ class Training:
         check_samples(samples)
         self._model, self._site, self._samples, self._options = model, site, samples, options
         self._spec = spec_named(model.spec_name)
-        inputs = dense.head_inputs(self._spec, features_of(samples, model.filters, site))
-        self._standard = dense.standard_of(self._spec, inputs)
+        if not self._spec.has_sign:
+            inputs = dense.head_inputs(self._spec, features_of(samples, model.filters, site))
+            self._standard = dense.standard_of(self._spec, inputs)
         self._shares = [shares_of(layer) for layer in model.filters.layers]
         self._engine = self._new_engine()
         self._rng = np.random.default_rng(options.seed)
@@ -129,13 +133,20 @@ class Training:
             layer_of(shape, Shares(values[f"filters{k}.weights"], values[f"filters{k}.bias"], shares.shift))
             for k, (shape, shares) in enumerate(zip(self._spec.layers, self._shares, strict=True))
         )
-        head = head_of(values, self._standard, self._model.head.revision + 1)
+        revision = self._model.head.revision + 1
+        if self._spec.has_sign:  # there is nothing to learn for a head
+            head = replace(self._model.head, revision=revision)
+        else:
+            head = head_of(values, self._standard, revision)
         return Model(self._model.spec_name, Filters(version, before.reference_ccel, layers), head)
 
     def _new_engine(self) -> Engine:
         widths, spec = self._model.head.widths, self._spec
-        recipe = Recipe(self._site, spec.layers, widths, spec.appends_maximum, weight_decay=WEIGHT_DECAY)
         arrays = [array for shares in self._shares for array in (shares.weights, shares.bias)]
+        if spec.has_sign:
+            recipe = Recipe(self._site, spec.layers, (), spec.appends_maximum, radius=self._options.radius)
+            return Engine(recipe, dict(zip(parameter_shapes(recipe), arrays, strict=True)), {})
+        recipe = Recipe(self._site, spec.layers, widths, spec.appends_maximum, weight_decay=WEIGHT_DECAY)
         arrays += [array for layer in dense.unfolded(self._model.head, self._standard) for array in layer]
         constants = self._standard._asdict() | {
             f"filters{index}.step": np.array(1 << shares.shift, np.float32) for index, shares in enumerate(self._shares)

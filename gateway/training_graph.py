@@ -1,6 +1,7 @@
 """One training step as one ONNX graph of standard operators, which plain onnxruntime runs.
 
     readings, heard, pooled -> node layers -> 2x2 maximum -> features (or: features, already computed)
+    (a layer with sign: -> margins -> the largest of a cycle -> logits; no dense layers; gateway/training_sign.py)
     features -> dense layers -> softmax -> cross-entropy -> gradients of all of it, backwards
     gradients -> optimiser -> the next parameters and the optimiser's next state
 
@@ -28,7 +29,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
 
-from gateway.model import CLASSES, CONV3X3, TAPS_OF, LayerShape
+from gateway import training_sign
+from gateway.model import CLASSES, CONV3X3, SIGN, TAPS_OF, LayerShape
 from gateway.quantise import BIAS_LIMIT, BIAS_ONE, WEIGHT_ONE
 from gateway.site import Site
 from gateway.training_layers import (
@@ -63,12 +65,13 @@ class Recipe(NamedTuple):
     Attributes:
         site: where the nodes stand.
         layers: the node layers to train; empty: dense layers only, on features.
-        widths: of the dense layers, as `Head.widths`.
+        widths: of the dense layers, as `Head.widths`; none behind a layer with sign.
         appends_maximum: whether they also see the maximum of all features.
         optimiser: "sgd", "momentum" (Polyak 1964, 0.9), "adam" (Kingma and Ba 2015).
         weight_decay: pulls dense weights towards 0, rate x this a step (AdamW, Loshchilov and Hutter 2019).
         rounds: False leaves out every rounding, so that gradients can be checked against finite differences.
         dtype: float32, or float64 for such checks.
+        radius: weight of the radius penalty of a layer with sign (gateway/training_sign.py).
     """
 
     site: Site
@@ -79,12 +82,19 @@ class Recipe(NamedTuple):
     weight_decay: float = 0.0
     rounds: bool = True
     dtype: type = np.float32
+    radius: float = 0.0
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether its layer is one with sign."""
+        return bool(self.layers) and self.layers[0].activation == SIGN
 
 
 def parameter_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     """Every trained array: filters<k>.weights [out, in, taps] and .bias [out], dense<k>.weights [in, out], .bias [out].
 
-    Filters count in shares of their range: a weight of 1 would be 128, a bias of 1 an activation of 256.
+    Filters count as gateway/quantise.py says: a weight of 1 would be 128, a bias of 1 an activation of 256; with a sign
+    only weights on the window count, and only their distance from their mean; a bias is in degrees.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for index, layer in enumerate(recipe.layers):
@@ -127,14 +137,36 @@ def graph(recipe: Recipe) -> ModelProto:
     g = Nodes(np.dtype(recipe.dtype))
     mesh = Mesh(recipe.site)
     gradients: dict[str, str] = {}
-    features, saved = _features(g, mesh, recipe) if recipe.layers else ("features", None)
-    error = _head(g, recipe, features, gradients)
-    if saved:
-        _features_back(g, mesh, saved, error, gradients)
+    if recipe.has_sign:
+        _sign_network(g, mesh, recipe, gradients)
+    else:
+        features, saved = _features(g, mesh, recipe) if recipe.layers else ("features", None)
+        error = _head(g, recipe, features, gradients)
+        if saved:
+            _features_back(g, mesh, saved, error, gradients)
     for name, gradient in gradients.items():
         g.add("Identity", gradient, name=f"gradient.{name}")
         _update(g, recipe, name)
     return _model(g, recipe)
+
+
+def _sign_network(g: Nodes, mesh: Mesh, recipe: Recipe, gradients: dict[str, str]) -> None:
+    """Readings -> features of 0 and 1, logits, loss, and all the way back."""
+    value = mesh.spread(g, g.add("Unsqueeze", "readings", np.array([0])))
+    heard = g.split(mesh.spread(g, g.add("Squeeze", "heard", np.array([0]))), SLOTS, 0)
+    pooled = mesh.spread(g, g.number(g.add("Unsqueeze", "pooled", np.array([0]))))
+    found = training_sign.margins(g, mesh, value, heard, pooled, recipe.rounds)
+    features, _ = pool(g, mesh, training_sign.states(g, found), pooled)
+    g.add("Identity", features, name="features")
+    by_cycle, _ = training_sign.logits(g, mesh, found)
+    penalty = training_sign.radius_penalty(g, found, recipe.radius) if recipe.radius else None
+    error = _loss(g, penalty.value if penalty else "")
+    by_margins = training_sign.logits_back(g, mesh, found, by_cycle, error)
+    if penalty:
+        by_margins = g.add("Add", by_margins, penalty.by_margins)
+    by_weights = penalty.by_weights if penalty else ""
+    weights, bias = training_sign.parameters_back(g, found, by_margins, by_weights)
+    gradients["filters0.weights"], gradients["filters0.bias"] = weights, bias
 
 
 class _Saved(NamedTuple):
@@ -196,10 +228,11 @@ def _head(g: Nodes, recipe: Recipe, features: str, gradients: dict[str, str]) ->
     return g.add("Div", error, float(ACTIVATION_MAX))
 
 
-def _loss(g: Nodes) -> str:
-    """Softmax cross-entropy, the mean over the batch; returns the gradient by the logits."""
+def _loss(g: Nodes, penalty: str = "") -> str:
+    """Softmax cross-entropy, the mean over the batch, and a penalty; returns the gradient by the logits."""
     by_cycle = g.add("ReduceSum", g.add("Mul", "targets", g.add("LogSoftmax", "logits", axis=1)), np.array([1]))
-    g.add("Neg", g.add("ReduceMean", by_cycle, keepdims=0), name="loss")
+    entropy = g.add("Neg", g.add("ReduceMean", by_cycle, keepdims=0))
+    g.add("Add", entropy, penalty or 0.0, name="loss")
     batch = g.number(g.add("Shape", "targets", end=1))
     return g.add("Div", g.add("Sub", g.add("Softmax", "logits", axis=1), "targets"), batch)
 
@@ -220,7 +253,9 @@ def _update(g: Nodes, recipe: Recipe, name: str) -> None:
     value = g.add("Sub", name, step)
     if recipe.weight_decay and not is_filter and name.endswith("weights"):
         value = g.add("Sub", value, g.add("Mul", name, g.add("Mul", rate, recipe.weight_decay)))
-    if is_filter and name.endswith("weights"):
+    if recipe.has_sign:
+        pass  # each filter has a scale of its own, so none can leave what nodes can hold
+    elif is_filter and name.endswith("weights"):
         value = g.add("Clip", value, -1.0, (WEIGHT_ONE - 1) / WEIGHT_ONE)
     elif is_filter:
         limit = g.add("Div", BIAS_LIMIT / BIAS_ONE, name.replace("bias", "step"))
@@ -251,17 +286,21 @@ def _running_mean(g: Nodes, name: str, value: str, beta: float) -> str:
 def _model(g: Nodes, recipe: Recipe) -> ModelProto:
     number = helper.np_dtype_to_tensor_dtype(g.dtype)
     cells = ("batch", recipe.site.rows, recipe.site.cols)
-    inputs_len = recipe.widths[0]
-    features = ("batch", inputs_len - recipe.appends_maximum)
     shapes = parameter_shapes(recipe)
-    tensors = {"targets": ("batch", CLASSES), "centre": (inputs_len,), "scale": (inputs_len,), "rate": ()}
+    tensors: dict[str, tuple[int | str, ...]] = {"targets": ("batch", CLASSES)}
+    if recipe.widths:
+        features = ("batch", recipe.widths[0] - recipe.appends_maximum)
+        tensors |= {"centre": recipe.widths[:1], "scale": recipe.widths[:1], "rate": ()}
+    else:
+        features = ("batch", recipe.site.block_shape[0] * recipe.site.block_shape[1])
     inputs = []
     if recipe.layers:
         exchanges = sum(layer.kind == CONV3X3 for layer in recipe.layers)
         inputs.append(_tensor("heard", TensorProto.BOOL, (exchanges, SLOTS, *cells)))
         inputs.append(_tensor("pooled", TensorProto.BOOL, cells))
         tensors |= {"readings": cells, "filter_rate": ()}
-        tensors |= {f"filters{index}.step": () for index in range(len(recipe.layers))}
+        if not recipe.has_sign:
+            tensors |= {f"filters{index}.step": () for index in range(len(recipe.layers))}
     else:
         tensors["features"] = features
     if recipe.optimiser == "adam":

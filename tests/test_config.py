@@ -106,7 +106,7 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ("", 'site: is missing; write site = "site.toml", the file that says where nodes stand'),
         ("site = 3", 'site: 3 is no text; write site = "..."'),
         ('site = ""', "site: '' is no text; write site = \"...\""),
-        ('site = "site.toml"\nspec = "zone"', "spec: 'zone' is none; write seed or lean"),
+        ('site = "site.toml"\nspec = "ring"', "spec: 'ring' is none; write seed, lean or zone"),
         (
             'site = "site.toml"\ncolour = 1',
             "colour: is no field of this file; fields are broker, decision, learning, site, spec, state, timing",

@@ -59,26 +59,26 @@ def small_site(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["seed", "lean"])
+@pytest.mark.parametrize("spec", SPECS)
 def test_the_lounge_runs_on_425_micropython_nodes_with_32_kilobytes_each(spec):
     summary = demo("--broker", "mosquitto", "--runtime", "micropython", "--heap", "32K", "--cycles", 10, "--spec", spec)
     check_clean(summary, 425, 10)
     ((runtime, count),) = summary["runtime"].items()
     assert (425, "32K") == (count, summary["heap"])
     assert runtime.startswith("micropython")
-    assert {"seed": 5850, "lean": 1170}[spec] == summary["exact"]["compared"]
+    assert {"seed": 5850, "lean": 1170, "zone": 1170}[spec] == summary["exact"]["compared"]
     assert "mosquitto" in summary["broker"]
     kinds = {"reading", "no_reading", "activations", "member", "report", "beacon", "health"}
     assert kinds <= set(summary["ledger"]["kinds"])
     # Each node said once in ten cycles what it had counted.
     assert 42.5 == summary["ledger"]["kinds"]["health"]["frames"]
-    # Each node publishes its reading once (R0-7); seed has a second exchange, lean has not.
+    # Each node publishes its reading once (R0-7); seed has a second exchange, the others have not.
     assert 425 == summary["ledger"]["kinds"]["reading"]["frames"]
-    assert {"seed": 425, "lean": 0}[spec] == summary["ledger"]["kinds"]["activations"]["frames"]
+    assert {"seed": 425, "lean": 0, "zone": 0}[spec] == summary["ledger"]["kinds"]["activations"]["frames"]
 
 
 @pytest.mark.parametrize("runtime", ["micropython", "cpython"])
-@pytest.mark.parametrize("spec", ["seed", "lean"])
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_site_with_holes_is_exact_and_its_files_prove_it(small_site, tmp_path, runtime, spec):
     out = tmp_path / "out"
     summary = demo("--site", small_site, "--runtime", runtime, "--spec", spec, "--cycles", 6, "--out", out)
@@ -204,7 +204,7 @@ def test_ctrl_c_leaves_no_process_behind(small_site, tmp_path):
 
 
 WRONG = {
-    "an unknown spec": (["--spec", "zone"], "--spec zone: is not seed or lean"),
+    "an unknown spec": (["--spec", "ring"], "--spec ring: is not seed, lean or zone"),
     "an unknown mode": (["--mode", "event"], "--mode"),
     "an unknown runtime": (["--runtime", "pypy"], "--runtime"),
     "an unknown broker": (["--broker", "rabbit"], "--broker"),

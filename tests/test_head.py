@@ -11,7 +11,7 @@ from gateway.head import HeadRunner, graph, known_features
 from gateway.model import SPECS, Head, ModelError
 
 # Of the lounge (R0-12, R0-14).
-WIDTHS = {"seed": (585, 200, 2), "lean": (118, 2)}
+WIDTHS = {"seed": (585, 200, 2), "lean": (118, 2), "zone": (118, 2)}
 # P5: scores can be recomputed within this.
 TOLERANCE = 1e-5
 SPECS_BY_NAME = pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.name)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway.model import SPECS
 from tools import bench_heap, cli
 from tools.mesh import mesh
 
@@ -19,7 +20,7 @@ def test_what_stays_of_a_node_leaves_room_for_the_planned_ring(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["seed", "lean"])
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(spec, tmp_path, monkeypatch, capsys):
     ring_kb = bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
     heap = f"{32 - ring_kb}K"

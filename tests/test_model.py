@@ -187,7 +187,7 @@ def test_a_model_refuses_parts_of_another_spec():
         Model("lean", seed_filters, dense(118, 2))
     with pytest.raises(ModelError, match=r"head: hidden units \(100,\) are not of spec seed: \(200,\)"):
         Model("seed", seed_filters, dense(585, 100, 2))
-    with pytest.raises(ModelError, match="spec: 'fat' is none; write seed or lean"):
+    with pytest.raises(ModelError, match="spec: 'fat' is none; write seed, lean or zone"):
         Model("fat", lean_filters, dense(118, 2))
 
 

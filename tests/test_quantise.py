@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sign_layers import SHAPE, random_sign_layer
 
-from gateway.model import SPECS, LayerShape, ModelError, NodeLayer
+from gateway.model import SPECS, Filters, LayerShape, ModelError, NodeLayer
 from gateway.quantise import BIAS_LIMIT, READING_LIMIT, SHIFT_LIMIT, Shares, layer_of, shares_of
 from gateway.start_weights import start_filters
 
@@ -34,6 +35,47 @@ def test_every_layer_that_can_be_trained_comes_back_to_the_bit(seed):
     for _ in range(ROUNDS):
         layer = random_layer(rng)
         assert_same(layer, layer_of(layer.shape, shares_of(layer)))
+
+
+def test_every_layer_with_sign_comes_back_to_the_bit(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(ROUNDS):
+        layer = random_sign_layer(rng, int(rng.integers(1, 17)), (0, 1_000_000))
+        assert_same(layer, layer_of(layer.shape, shares_of(layer)))
+
+
+def sign_shares(window, bias):
+    weights = np.zeros((1, 1, 9), np.float32)
+    weights[0, 0, [4, 5, 7, 8]] = window
+    return Shares(weights, np.array([bias], np.float32), 0)
+
+
+@pytest.mark.parametrize(
+    ("window", "bias", "weights", "whole_bias"),
+    [
+        ((-2, 2, 0, 0), -6, [-126, 126, 0, 0], -300 * 126),  # each filter has a scale of its own
+        ((-1, 3, 1, 1), -3, [-126, 126, 0, 0], -300 * 63),  # only the distance from the mean counts
+        ((-1, 0.9, 0.05, 0.05), -3, [-126, 126, 0, 0], None),  # small ones count as 0, the others' sum stays 0
+        ((1, -0.4, -0.3, -0.3), -3, [126, -50, -38, -38], -300 * 126),
+        ((-1, 1, 0, 0), -2_000, [0, 0, 0, 0], -1),  # dropped: 2,000 degrees never come
+    ],
+)
+def test_weights_with_sign_are_scaled_each_filter_by_itself_and_add_up_to_0(window, bias, weights, whole_bias):
+    layer = layer_of(SHAPE._replace(filters=1), sign_shares(window, bias))
+    assert weights == layer.weights[0, 0, [4, 5, 7, 8]].tolist()
+    assert whole_bias in (None, layer.bias[0])
+
+
+def test_whatever_is_trained_nodes_take_it(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(ROUNDS):
+        shares = Shares(rng.normal(0, 10.0 ** rng.integers(-8, 3), (5, 1, 9)), rng.normal(0, 1e3, 5), 0)
+        Filters(1, 2200, (layer_of(SHAPE, Shares(*(x.astype(np.float32) for x in shares[:2]), 0)),))
+
+
+def test_a_dropped_filter_does_not_weigh_on_the_others_in_training():
+    zone = start_filters(SPECS["zone"]).layers[0]
+    assert [-3.0] * 4 + [-1000.0] == pytest.approx(shares_of(zone).bias.tolist())
 
 
 def test_a_weight_of_64_is_a_half_and_256_steps_of_activation_are_one():

@@ -1,21 +1,24 @@
 """The loop of training: what it takes of cycles, in which order, and what comes out."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway import twin
+from gateway.acceptance import accuracy
 from gateway.model import SPECS, Head, Model
 from gateway.quantise import READING_LIMIT, shares_of
 from gateway.rule import abnormal
 from gateway.samples import Samples, features_of
 from gateway.site import site_of_cells
-from gateway.start_weights import start_filters
+from gateway.start_weights import sign_head, start_filters
 from gateway.trainer import Engine, Options, Training, mesh_inputs, schedule, targets_of
 from gateway.training_graph import Recipe, parameter_shapes
 
 SPECS_BY_NAME = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+WITH_HEAD = pytest.mark.parametrize("spec", [SPECS["seed"], SPECS["lean"]], ids=["seed", "lean"])
 SITE = site_of_cells("small", {(row, col) for row in range(5) for col in range(6)} - {(1, 1), (4, 5)})
 REFERENCE_CCEL = 2200
 
@@ -29,6 +32,8 @@ def random_samples(rng, count):
 def random_model(spec, rng):
     inputs = SITE.block_shape[0] * SITE.block_shape[1] * spec.channels + spec.appends_maximum
     widths = (inputs, *spec.hidden, 2)
+    if spec.has_sign:
+        return Model(spec.name, start_filters(spec, REFERENCE_CCEL), sign_head(spec, SITE, 3))
     layers = tuple(
         (rng.normal(0, 0.1, shape).astype(np.float32), np.zeros(shape[1], np.float32))
         for shape in itertools.pairwise(widths)
@@ -60,7 +65,24 @@ def test_before_the_first_step_it_is_the_model_itself(seed, spec):
     assert_same(model, untouched, tolerance=1e-6)
 
 
-@SPECS_BY_NAME
+def test_filters_with_sign_learn_another_threshold_and_their_head_stays(seed):
+    rng = np.random.default_rng(seed)
+    model, samples = random_model(SPECS["zone"], rng), random_samples(rng, 200)
+    (layer,) = model.filters.layers
+    wide = replace(layer, bias=(1.3 * layer.bias).astype(np.int32))
+    model = replace(model, filters=replace(model.filters, layers=(wide,)))
+    training, losses = Training(model, SITE, samples, Options(0, 1e-2, epochs=60)), []
+    while training.done < training.steps:
+        training.step()
+        losses.append(training.loss)
+    learned = training.model(2)
+    assert np.mean(losses[:5]) > 5 * np.mean(losses[-5:])
+    assert -330 * 126 < learned.filters.layers[0].bias[:4].min()
+    assert learned.head.layers is model.head.layers
+    assert accuracy(model, SITE, samples) < 0.9 < accuracy(learned, SITE, samples)
+
+
+@WITH_HEAD
 def test_filters_and_head_learn_and_the_loss_falls(seed, spec):
     rng = np.random.default_rng(seed)
     model, samples = random_model(spec, rng), random_samples(rng, 200)
@@ -78,15 +100,16 @@ def test_filters_and_head_learn_and_the_loss_falls(seed, spec):
 def test_what_is_trained_with_are_the_features_that_nodes_would_send(seed, spec):
     rng = np.random.default_rng(seed)
     model, samples = random_model(spec, rng), random_samples(rng, 80)
-    recipe = Recipe(SITE, spec.layers, model.head.widths, spec.appends_maximum)
+    recipe = Recipe(SITE, spec.layers, () if spec.has_sign else model.head.widths, spec.appends_maximum)
     parameters = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(recipe).items()}
-    constants = {name: np.ones(model.head.widths[0], np.float32) for name in ("centre", "scale")}
+    constants = {name: np.ones(widths, np.float32) for widths in recipe.widths[:1] for name in ("centre", "scale")}
     for index, shares in enumerate(map(shares_of, model.filters.layers)):
         parameters |= {f"filters{index}.weights": shares.weights, f"filters{index}.bias": shares.bias}
-        constants[f"filters{index}.step"] = np.array(1 << shares.shift, np.float32)
+        if not spec.has_sign:
+            constants[f"filters{index}.step"] = np.array(1 << shares.shift, np.float32)
     batch = mesh_inputs(model.filters, SITE, samples) | {"targets": targets_of(samples)}
     expected = np.maximum(features_of(samples, model.filters, SITE), 0)
-    assert len(np.unique(expected)) > 10
+    assert len(np.unique(expected)) > (1 if spec.has_sign else 10)
     assert np.array_equal(expected, Engine(recipe, parameters, constants).look(["features"], batch)["features"])
 
 

@@ -73,7 +73,7 @@ def demo(
         Path | None,
         typer.Option(help="CSV of real readings: a header of node names, a row a cycle, degrees Celsius."),
     ] = None,
-    spec: Annotated[str, typer.Option(help="The network: seed or lean.")] = "seed",
+    spec: Annotated[str, typer.Option(help="The network: seed, lean or zone.")] = "seed",
     mode: Annotated[str, typer.Option(help="When nodes speak: always.")] = "always",
     cycles: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many cycles; default 48.")] = None,
     train_cycles: Annotated[
@@ -186,7 +186,7 @@ def sim(
     rows: Annotated[int, typer.Option(min=1, max=255, help="Rows of the site.")] = 7,
     cols: Annotated[int, typer.Option(min=1, max=255, help="Columns of the site.")] = 7,
     cycles: Annotated[int, typer.Option(max=1_000_000, help="How many cycles, 30 at least.")] = 60,
-    spec: Annotated[str, typer.Option(help="The network: seed or lean.")] = "seed",
+    spec: Annotated[str, typer.Option(help="The network: seed, lean or zone.")] = "seed",
     holes: Annotated[bool, typer.Option(help="Leave cells out at random.")] = True,
     trace: Annotated[Path | None, typer.Option(help="File to write every event to, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gateway.model import CONV3X3
 from gateway.training_graph import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, MOMENTUM, STATE_OF, Arrays, Recipe
+from tools import sign_oracle
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -59,6 +60,8 @@ class Oracle:
 
     def gradients(self, batch: Arrays) -> tuple[float, Arrays]:
         """The mean loss over a batch and its gradient by every parameter."""
+        if self._recipe.has_sign:
+            return sign_oracle.gradients(self._recipe, self.parameters, batch)
         if not self._recipe.layers:
             loss, gradients, _ = self._head(batch["features"], batch["targets"])
             return loss, gradients
@@ -138,8 +141,8 @@ class Oracle:
         return means[0] / (np.sqrt(means[1]) + ADAM_EPSILON)
 
     def _limited(self, name: str, value: Floats) -> Floats:
-        """Filters stay within int8 and within a bias below 2^24 - 2^16."""
-        if not name.startswith("filters"):
+        """Filters stay within int8 and within a bias below 2^24 - 2^16; with a sign they have a scale of their own."""
+        if not name.startswith("filters") or self._recipe.has_sign:
             return value
         if name.endswith("weights"):
             return value.clip(-1, 127 / 128)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.model import SPECS, ModelSpec
+from gateway.model import SPEC_CHOICE, SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
 from protocol.grid import node_name
 from sim.field.lounge import simulate
@@ -83,7 +83,7 @@ def make_plan(options: Options, stage: Stage) -> Plan:
         DemoError, and the errors of the files and options that are named: one line each.
     """
     if options.spec not in SPECS:
-        raise DemoError(f"--spec {options.spec}: is not {' or '.join(SPECS)}")
+        raise DemoError(f"--spec {options.spec}: is not {SPEC_CHOICE}")
     if options.mode != "always":
         raise DemoError(f"--mode {options.mode}: is not always, the only mode so far")
     kind = node_kind(options.runtime, options.heap)

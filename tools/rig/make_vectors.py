@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent / "vectors"
 SHAPES = {
     "seed": (("conv3x3", 1, 5, "clamp"), ("conv3x3", 5, 5, "clamp")),
     "lean": (("conv3x3", 1, 5, "clamp"), ("conv1x1", 5, 5, "clamp"), ("conv1x1", 5, 1, "clamp")),
+    "zone": (("conv3x3", 1, 5, "sign"),),
 }
 _ROWS, _COLS = 5, 6
 _HOLES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 4), (4, 5))  # a whole block, one inside, a corner

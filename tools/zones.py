@@ -1,0 +1,71 @@
+"""What spec zone is worth in simulated rooms: `python -m tools.zones [first last]`, rooms 0 to 9 without numbers.
+
+Each room is split as it happened (R0-14): filters are fitted to its first 2,400 cycles and judged on the 561 behind
+them, beside the filters that are set by hand to compute the rule. Bytes are those of mode event without loss, on the
+air, values and blocks' bits together: with this project's READING frame and a REPORT of one feature, and with the least
+that would do, a kind, a cycle's low byte and the value. Agreement is checked after every cycle, or the run ends.
+"""
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.model import SPECS, Filters
+from gateway.rule import abnormal
+from gateway.samples import Samples
+from gateway.sign_fit import fit_filters
+from gateway.site import Site, lounge
+from gateway.start_weights import start_filters
+from sim.field.lounge import Lounge, simulate
+from sim.zones import Traffic
+from sim.zones import simulate as zones
+
+TRAIN, TEST = 2_400, 561
+SEED = 1
+# Payloads of a value and of a block's state, in bytes: frames as they are, and the least.
+SIZES = {"frames": (10, 20), "least": (4, 2)}
+_HEADER = "accuracy  values  bits  rounds  agree  " + "  ".join(f"bytes ({name})" for name in SIZES)
+
+
+def main(first: int = 0, last: int = 9) -> None:
+    """Fit, simulate and print a line for each room, then the means."""
+    site, rows = lounge(), []
+    print(f"room  {'':12} {_HEADER}")
+    for room in range(first, last + 1):
+        fields = simulate(Lounge(seed=room), TRAIN + TEST)
+        samples = Samples(fields, np.broadcast_to(site.mask, fields.shape), abnormal(fields, site.mask))
+        fitted = fit_filters(SPECS["zone"], site, samples.part(slice(TRAIN)), SEED)
+        rows.append([judged(filters, site, samples) for filters in (fitted, start_filters(SPECS["zone"]))])
+        for name, values in zip(("fitted", "set by hand"), rows[-1], strict=True):
+            print(_line(f"{room:4}  {name:12}", values), flush=True)
+    for name, values in zip(("fitted", "set by hand"), np.mean(rows, axis=0), strict=True):
+        print(_line(f"mean  {name:12}", values))
+
+
+def judged(filters: Filters, site: Site, samples: Samples) -> NDArray[np.float64]:
+    """Accuracy, values, bits and rounds a cycle, agreement, bytes a cycle by SIZES, over the cycles behind TRAIN.
+
+    The last cycle of training goes before, for in the first one everybody speaks.
+    """
+    later = samples.part(slice(TRAIN - 1, None))
+    traffic = zones(filters, later.readings_ccel, later.present, site)
+    right = traffic.states.any(axis=(1, 2)) == later.abnormal
+    counts = [right, traffic.broadcasts, traffic.upward.sum(axis=(1, 2)), traffic.rounds, _agreement(traffic)]
+    counts += [traffic.bytes_on_air(*sizes) for sizes in SIZES.values()]
+    return np.array([count[1:].mean() for count in counts])
+
+
+def _agreement(traffic: Traffic) -> NDArray[np.bool_]:
+    """`simulate` would have raised in any other cycle."""
+    return np.ones(len(traffic.states), np.bool_)
+
+
+def _line(name: str, values: NDArray[np.float64]) -> str:
+    right, said, bits, rounds, agree, frames, least = values
+    shares = f"{name} {100 * right:7.2f} {said:8.1f} {bits:5.2f} {rounds:7.2f} {100 * agree:6.1f}"
+    return f"{shares} {frames:15.0f} {least:14.0f}"
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:3]))
