@@ -24,6 +24,8 @@ STEPS = 240
 # head cost a point of later accuracy; at a tenth they cost nothing: an int8 weight moves by one or two in all. Values
 # lost on purpose cost nearly a point as well: a label knows of a difference that a unit then cannot see.
 RATE, FILTER_RATE = 1e-3, 1e-4
+# With a sign there is no head that could bend instead, and a bias counts in degrees: 240 such steps go half of one.
+SIGN_RATE = 5e-3
 
 # Called with (steps done, steps to do).
 Progress = Callable[[int, int], None]
@@ -92,7 +94,8 @@ def training(
     if before == 1 or len(np.unique(learned.abnormal)) < CLASSES:
         return Trained(same, before, before, accepted=False)
     epochs = max(1, round(STEPS / math.ceil(learned.cycles / BATCH)))
-    tuning = Training(model, site, learned, Options(RATE, FILTER_RATE, epochs, seed=seed))
+    filter_rate = SIGN_RATE if spec_named(model.spec_name).has_sign else FILTER_RATE
+    tuning = Training(model, site, learned, Options(RATE, filter_rate, epochs, seed=seed))
     while tuning.done < tuning.steps:
         tuning.step()
         yield tuning.done, tuning.steps

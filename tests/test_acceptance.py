@@ -12,7 +12,7 @@ from gateway.model import SPECS, Filters, Head, Model, ModelError, NodeLayer
 from gateway.rule import abnormal
 from gateway.samples import Samples
 from gateway.site import site_of_cells
-from gateway.start_weights import start_filters
+from gateway.start_weights import sign_head, start_filters
 
 SPEC = SPECS["seed"]
 SITE = site_of_cells("small", {(row, col) for row in range(5) for col in range(6)} - {(1, 1), (4, 5)})
@@ -144,3 +144,15 @@ def test_filters_that_cannot_be_trained_are_refused_by_name(seed):
     wrong = replace(model, filters=Filters(1, 2200, (steep, *others)))
     with pytest.raises(ModelError, match="shift: 17"):
         train(wrong, SITE, made_samples(seed, 40), VERSION, seed)
+
+
+def test_filters_with_sign_that_begin_too_late_learn_the_sites_threshold_and_keep_their_head(seed):
+    zone = SPECS["zone"]
+    (layer,) = start_filters(zone).layers
+    late = replace(layer, bias=(1.15 * layer.bias).astype(np.int32))
+    model = Model("zone", replace(start_filters(zone), layers=(late,)), sign_head(zone, SITE, 3))
+    trained = train(model, SITE, made_samples(seed, 400), VERSION, seed)
+    assert trained.accepted
+    assert trained.accuracy_before < 0.95 < trained.accuracy_after
+    assert (VERSION, 4) == (trained.model.filters.version, trained.model.head.revision)
+    assert trained.model.head.layers is model.head.layers

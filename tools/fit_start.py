@@ -2,8 +2,9 @@
 
 Fits each spec's head to simulated lounges, writes gateway/weights/, and prints how often the loaded result is right in
 lounges that it was not fitted to, beside what needs no network: the majority class, and the rule that made the labels
-(right by construction; the lean spec's filters are set by hand to compute it), also on readings with extra noise.
-About a minute and a half on one core.
+(right by construction; the filters of lean and zone are set by hand to compute it), also on readings with extra noise.
+Zone needs no file; filters fitted for it are judged as well, to see what is learned from differences alone.
+About two minutes on one core.
 """
 
 import numpy as np
@@ -17,8 +18,9 @@ from gateway.head_fit import fit_head
 from gateway.model import SPECS, Model, ModelSpec
 from gateway.rule import abnormal
 from gateway.samples import Samples
+from gateway.sign_fit import fit_filters
 from gateway.site import Site, lounge
-from gateway.start_weights import load_start, save_start, start_filters
+from gateway.start_weights import load_start, save_start, sign_head, start_filters
 from sim.field.lounge import Lounge, simulate
 
 # A room teaches its own corners: seed heads fitted to 12 rooms were right in 93 % of other rooms' cycles, to 48 in 98.
@@ -27,6 +29,7 @@ TEST_SEEDS = range(3_000, 3_010)
 TEST_SLOTS = 2_961
 # Every eighth slot of 60 days: neighbouring slots are nearly the same field.
 FIT_SLOTS, FIT_STRIDE = 2_880, 8
+ZONE_STRIDE = 9
 # So that a missing node is nothing new: in a quarter of the cycles up to this share has no reading.
 SILENT_SHARE_MAX = 0.2
 TEST_SILENT_SHARE = 0.1
@@ -43,9 +46,11 @@ def main() -> None:
         fitted_on = _simulated(FIT_SEEDS, FIT_SLOTS, bars)[:, ::FIT_STRIDE].reshape(-1, site.rows, site.cols)
         samples = _with_silence(_flipped(fitted_on), np.random.default_rng(SEED))
         for spec in SPECS.values():
-            _fit(spec, site, samples, bars)
+            if not spec.has_sign:
+                _fit(spec, site, samples, bars)
+        fitted = _fitted_zone(site, samples, bars)
         rooms = _simulated(TEST_SEEDS, TEST_SLOTS, bars)
-        for line in _report(site, rooms):
+        for line in [*_report(site, rooms), _row("zone, fitted", fitted, site, rooms)]:
             print(line)
 
 
@@ -73,6 +78,18 @@ def _fit(spec: ModelSpec, site: Site, samples: Samples, bars: Progress) -> None:
         spec, site, filters, samples, SEED, lambda done, total: bars.update(task, completed=done, total=total)
     )
     save_start(Model(spec.name, filters, head), site)
+
+
+def _fitted_zone(site: Site, samples: Samples, bars: Progress) -> Model:
+    """Filters for every site, fitted to a part of the cycles: five filters learn little from more."""
+    task, spec, few = bars.add_task("fitting zone"), SPECS["zone"], samples.part(slice(None, None, ZONE_STRIDE))
+    filters = fit_filters(spec, site, few, SEED, lambda done, total: bars.update(task, completed=done, total=total))
+    return Model(spec.name, filters, sign_head(spec, site))
+
+
+def _row(name: str, model: Model, site: Site, rooms: Fields) -> str:
+    everywhere = np.broadcast_to(site.mask, rooms.shape[1:])
+    return _line(name, np.array([_accuracy(model, site, room, everywhere) for room in rooms]))
 
 
 def _report(site: Site, rooms: Fields) -> list[str]:
