@@ -9,6 +9,8 @@ proves it.
 The rules of firmware/unit.py hold here: nothing is allocated, every loop counts machine words.
 """
 
+from array import array
+
 from protocol.compat import micropython, ptr8, ptr16, ptr32
 
 # Further than any reading can move.
@@ -18,8 +20,12 @@ UP, DOWN, STATE = 0, 1, 2
 RESULTS = 3
 
 
+# Taps of the members C E S SE of the four windows that a node is in: its own, then those whose corners are W, N, NW.
+WINDOWS = bytes((4, 5, 7, 8, 3, 4, 6, 7, 1, 2, 4, 5, 0, 1, 3, 4))
+
+
 @micropython.viper
-def limits(out, view, there: int, weights, bias, windows, filters: int):
+def limits(out, view, there: int, weights, bias):
     """Work out a node's limits and the state of its own window.
 
     Absent members of a window, which have no reading or are no node, lend their weights to the corner. For filter f
@@ -36,87 +42,104 @@ def limits(out, view, there: int, weights, bias, windows, filters: int):
         view: uint16 [9], each member's last broadcast as the first layer stores it, taps NW..SE, the node's own at C.
         there: bits of taps whose view is a reading; the node's own is one of them.
         weights: uint8 [filters * 9], weight + 2^7, zero outside C E S SE.
-        bias: uint32 [filters], bias + 2^29.
-        windows: WINDOWS.
-        filters: how many, 1..16.
+        bias: uint32 [filters], bias + 2^29; filters: 1..16.
     """
     to = ptr16(out)
-    values = ptr16(view)
-    w = ptr8(weights)
-    b = ptr32(bias)
-    members = ptr8(windows)
-    up = 65535
-    down = 65535
+    members = ptr8(WINDOWS)
+    to[0] = 65535
+    to[1] = 65535
     to[2] = 0
     at = 0
     while at < 16:
         if there >> int(members[at]) & 1:
-            rise = 65535
-            fall = 65535
-            witness = -1
-            pull = 0
-            f = 0
-            while f < filters:
-                base = f * 9 + 4
-                corner = int(w[base]) - 128
-                total = int(b[f]) - 536870912
-                size = 0
-                mine = 0
-                k = 1
-                while k < 4:
-                    weight = int(w[base + k + (k >> 1)]) - 128
-                    tap = int(members[at + k])
-                    if there >> tap & 1:
-                        total += (int(values[tap]) - 32768) * weight
-                        if tap == 4:
-                            mine = weight
-                        if weight < 0:
-                            size -= weight
-                        else:
-                            size += weight
-                    else:
-                        corner += weight
-                    k += 1
-                total += (int(values[int(members[at])]) - 32768) * corner
-                if int(members[at]) == 4:
-                    mine = corner
-                if corner < 0:
-                    size -= corner
-                else:
-                    size += corner
-                if total >= 0:
-                    room = 65535
-                    if size > 0:
-                        room = total // size
-                    if room > witness:
-                        witness = room
-                        pull = mine
-                        if size == 0:
-                            pull = 0
-                elif mine != 0:
-                    room = (0 - 1 - total) // size
-                    if mine > 0 and room < rise:
-                        rise = room
-                    if mine < 0 and room < fall:
-                        fall = room
-                f += 1
-            if witness >= 0:
-                rise = 65535
-                fall = 65535
-                if pull > 0:
-                    fall = witness
-                if pull < 0:
-                    rise = witness
-                if at == 0:
-                    to[2] = 1
-            if rise < up:
-                up = rise
-            if fall < down:
-                down = fall
+            _narrow(out, view, there, weights, bias, at)
         at += 4
-    to[0] = up
-    to[1] = down
 
 
-# Taps of the members C E S SE of the four windows that a node is in: its own, then those whose corners are W, N, NW.
-WINDOWS = bytes((4, 5, 7, 8, 3, 4, 6, 7, 1, 2, 4, 5, 0, 1, 3, 4))
+@micropython.viper
+def _narrow(out, view, there: int, weights, bias, at: int):
+    """Narrow the limits in `out` by what one window allows, whose members stand in WINDOWS from `at` on."""
+    to = ptr16(out)
+    b = ptr32(bias)
+    filters = int(len(bias))  # noqa: RUF046  # to viper it is an object
+    sums = ptr32(_SUMS)
+    rise = 65535
+    fall = 65535
+    witness = -1
+    pull = 0
+    f = 0
+    while f < filters:
+        _sum_up(view, there, weights, at, f)
+        total = int(sums[0]) + int(b[f]) - 536870912 - 536870912
+        size = int(sums[1])
+        mine = int(sums[2]) - 1024
+        if total >= 0:
+            room = 65535
+            if size > 0:
+                room = total // size
+            if room > witness:
+                witness = room
+                pull = mine
+        elif mine != 0:
+            room = (0 - 1 - total) // size
+            if mine > 0 and room < rise:
+                rise = room
+            if mine < 0 and room < fall:
+                fall = room
+        f += 1
+    if witness >= 0:
+        rise = 65535
+        fall = 65535
+        if pull > 0 and witness < fall:
+            fall = witness
+        if pull < 0 and witness < rise:
+            rise = witness
+        if at == 0:
+            to[2] = 1
+    if rise < int(to[0]):
+        to[0] = rise
+    if fall < int(to[1]):
+        to[1] = fall
+
+
+# What one filter makes of one window, for _narrow: sum of products + 2^29, A_f, the node's own weight + 1024.
+_SUMS = array("I", (0, 0, 0))
+
+
+@micropython.viper
+def _sum_up(view, there: int, weights, at: int, f: int):
+    """Fill _SUMS for one filter and one window."""
+    sums = ptr32(_SUMS)
+    values = ptr16(view)
+    w = ptr8(weights)
+    members = ptr8(WINDOWS)
+    base = f * 9 + 4
+    corner = int(w[base]) - 128
+    total = 0
+    size = 0
+    mine = 0
+    k = 1
+    while k < 4:
+        weight = int(w[base + k + (k >> 1)]) - 128
+        tap = int(members[at + k])
+        if there >> tap & 1:
+            total += (int(values[tap]) - 32768) * weight
+            if tap == 4:
+                mine = weight
+            if weight < 0:
+                size -= weight
+            else:
+                size += weight
+        else:
+            corner += weight
+        k += 1
+    total += (int(values[int(members[at])]) - 32768) * corner
+    if int(members[at]) == 4:
+        mine = corner
+    if corner < 0:
+        size -= corner
+    else:
+        size += corner
+    sums[0] = total + 536870912
+    sums[1] = size
+    sums[2] = mine + 1024

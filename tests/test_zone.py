@@ -1,15 +1,17 @@
-"""Silent zones: whoever keeps within the limits may keep silent, and nobody's state is wrong. The proof: docs/zones.md."""
+"""Silent zones: whoever keeps within the limits may keep silent, and every state is right (proof: docs/zones.md)."""
 
 import json
 import random
 from array import array
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from on_micropython import run
 
 from firmware import zone
-from firmware.zone import DOWN, FAR, STATE, UP, WINDOWS
+from firmware.quiet import GONE, HEARTBEAT, Quiet
+from firmware.zone import FAR
 from protocol.grid import CENTRE, TAPS
 
 CORNER_TAPS = (4, 5, 7, 8)
@@ -21,18 +23,17 @@ Rule = namedtuple("Rule", "weights bias")
 
 
 def stored(rule):
-    """A rule as the kernel takes it: weights, bias, number of filters."""
+    """A rule as the kernel takes it: weights and bias."""
     weights = bytearray([128] * TAPS * len(rule.weights))
     for index, row in enumerate(rule.weights):
         for tap, weight in zip(CORNER_TAPS, row, strict=True):
             weights[index * TAPS + tap] = weight + 128
-    return weights, array("I", [bias + 2**29 for bias in rule.bias]), len(rule.bias)
+    return weights, array("I", [bias + 2**29 for bias in rule.bias])
 
 
 def limits(rule, view, there):
     out = array("H", [0] * zone.RESULTS)
-    weights, bias, count = stored(rule)
-    zone.limits(out, array("H", [value + 2**15 for value in view]), there, weights, bias, WINDOWS, count)
+    zone.limits(out, array("H", [value + 2**15 for value in view]), there, *stored(rule))
     return tuple(out)
 
 
@@ -59,7 +60,9 @@ class Mesh:
     def __init__(self, rule, cells, draw):
         self.rule, self.cells, self.draw = rule, cells, draw
         self.readings = dict.fromkeys(cells)
-        self.view = {cell: {} for cell in cells}
+        self.nodes = {cell: Quiet(*cell) for cell in cells}
+        for node in self.nodes.values():
+            node.use(*stored(rule))
         self.spoken = {}
 
     def window(self, corner, values):
@@ -67,40 +70,33 @@ class Mesh:
         return [values.get(cell) for cell in (corner, (row, col + 1), (row + 1, col), (row + 1, col + 1))]
 
     def limits_of(self, cell):
-        row, col = cell
-        near = [(row + tap // 3 - 1, col + tap % 3 - 1) for tap in range(TAPS)]
-        known = [self.view[cell].get(other) for other in near]
-        there = sum(1 << tap for tap, value in enumerate(known) if value is not None)
-        return limits(self.rule, [value or 0 for value in known], there)
+        self.nodes[cell].state()
+        return tuple(self.nodes[cell]._results)
 
-    def wants_to_speak(self, cell):
-        reading, last = self.readings[cell], self.view[cell].get(cell)
-        if reading is None or last is None:
-            return reading != last
-        up, down, _ = self.limits_of(cell)
-        return (reading > last and reading - last > up) or (reading < last and last - reading > down)
+    def word_of(self, cell):
+        return -1 if self.readings[cell] is None else self.readings[cell] + 2**15
 
     def settle(self, readings):
         """One cycle: speak and deliver until all are silent, in an order drawn at random."""
         self.readings, self.spoken = readings, dict.fromkeys(self.cells, 0)
         on_the_way = []
         while True:
-            speakers = [cell for cell in self.cells if self.wants_to_speak(cell)]
+            speakers = [cell for cell in self.cells if self.nodes[cell].has_to_speak(self.word_of(cell))]
             if not speakers and not on_the_way:
                 return
             if speakers and (not on_the_way or self.draw.random() < 0.5):
                 cell = self.draw.choice(speakers)
                 self.spoken[cell] += 1
-                self.view[cell][cell] = readings[cell]
+                self.nodes[cell].hear(CENTRE, self.word_of(cell))
                 near = [other for other in self.cells if other != cell and distance(cell, other) == 1]
-                on_the_way += [(other, cell, readings[cell]) for other in near]
+                on_the_way += [(other, tap_from(other, cell), self.word_of(cell)) for other in near]
             else:
-                to, sender, value = on_the_way.pop(self.draw.randrange(len(on_the_way)))
-                self.view[to][sender] = value
+                to, tap, word = on_the_way.pop(self.draw.randrange(len(on_the_way)))
+                self.nodes[to].hear(tap, word)
 
     def states(self):
         """What each node with a reading takes its own window for."""
-        return {cell: self.limits_of(cell)[STATE] for cell in self.cells if self.readings[cell] is not None}
+        return {cell: self.nodes[cell].state() for cell in self.cells if self.readings[cell] is not None}
 
     def true_states(self):
         there = [cell for cell in self.cells if self.readings[cell] is not None]
@@ -109,6 +105,10 @@ class Mesh:
 
 def distance(cell, other):
     return max(abs(cell[0] - other[0]), abs(cell[1] - other[1]))
+
+
+def tap_from(cell, other):
+    return (other[0] - cell[0] + 1) * 3 + other[1] - cell[1] + 1
 
 
 def random_mesh(draw):
@@ -144,7 +144,7 @@ def to_the_limits(mesh, readings):
         if readings.get(cell) is not None:
             up, down, _ = mesh.limits_of(cell)
             step = up if weight * way > 0 else -down
-            moved[cell] = mesh.view[cell][cell] + (step if abs(step) < FAR else 0)
+            moved[cell] = mesh.nodes[cell].view[CENTRE] - 2**15 + (step if abs(step) < FAR else 0)
     return moved
 
 
@@ -168,11 +168,11 @@ def test_when_all_are_silent_every_state_is_that_of_the_readings_and_nobody_spok
 
 @pytest.mark.parametrize("mistake", [("0 - 1 - total", "0 - total"), ("total // size", "total // size + 1")])
 def test_a_limit_that_is_one_too_wide_is_found(mistake, seed, monkeypatch):
-    source = open(zone.__file__, encoding="utf-8").read()
+    source = Path(zone.__file__).read_text(encoding="utf-8")
     assert mistake[0] in source
     wrong = {}
     exec(compile(source.replace(*mistake), zone.__file__, "exec"), wrong)
-    monkeypatch.setattr(zone, "limits", wrong["limits"])
+    monkeypatch.setattr("firmware.quiet.limits", wrong["limits"])
     assert broken_promises(seed)
 
 
@@ -228,9 +228,8 @@ out = array("H", [0] * zone.RESULTS)
 found = []
 for view, there, weights, bias in json.loads({cases!r}):
     view, weights, bias = array("H", view), bytes(weights), array("I", bias)
-    count = len(bias)
     micropython.heap_lock()
-    zone.limits(out, view, there, weights, bias, zone.WINDOWS, count)
+    zone.limits(out, view, there, weights, bias)
     micropython.heap_unlock()
     found.append(list(out))
 print(json.dumps(found))
@@ -240,7 +239,7 @@ print(json.dumps(found))
 def test_micropython_works_out_the_same_limits_and_allocates_nothing(seed):
     cases, expected = [], []
     for rule, view, there in random_cases(seed):
-        weights, bias, _ = stored(rule)
+        weights, bias = stored(rule)
         cases.append([[value + 2**15 for value in view], there, list(weights), list(bias)])
         expected.append(list(limits(rule, view, there)))
     assert expected == json.loads(run(ON_MICROPYTHON.format(cases=json.dumps(cases)), heap="1M"))
@@ -262,3 +261,49 @@ def test_beyond_a_limit_by_one_some_reading_changes_a_state(seed):
         assert all(reached)
         assert view[4] - view[3] + 2 * up < 300
         assert view[5] - view[4] + 2 * down < 300
+
+
+# The last words that a node knows
+
+
+def quiet():
+    node = Quiet(0, 0)
+    node.use(*stored(Rule([[-1, 1, 0, 0]], [-300])))
+    return node
+
+
+def test_a_node_says_its_first_word_and_every_loss_and_return_of_its_reading():
+    node = quiet()
+    for word in (-1, 33_000, -1, 33_000):
+        assert node.has_to_speak(word)
+        node.hear(CENTRE, word)
+        assert not node.has_to_speak(word)
+
+
+def test_a_neighbour_is_gone_after_two_heartbeats_without_a_word_and_not_before():
+    node = quiet()
+    node.hear(CENTRE, 33_000)
+    node.hear(5, 33_000)
+    for _ in range(GONE - 1):
+        node.start_cycle()
+    assert 1 << 5 & node.there & node.known
+    node.start_cycle()
+    assert (1 << CENTRE, 1 << CENTRE) == (node.there, node.known)
+
+
+def test_every_node_has_its_heartbeat_once_and_a_site_spreads_them():
+    cells = [(row, col) for row in range(17) for col in range(25)]
+    due = [sum(Quiet(*cell).heartbeat_due(cycle) for cell in cells) for cycle in range(HEARTBEAT)]
+    assert 425 == sum(due)
+    assert max(due) <= 2 * 425 / HEARTBEAT
+
+
+def test_who_is_taken_for_something_else_knows_it():
+    node = quiet()
+    assert not node.differs(33_000)  # it never said anything
+    node.hear(CENTRE, 33_000)
+    assert not node.differs(33_000)
+    assert node.differs(33_001)
+    assert node.differs(-1)
+    node.hear(CENTRE, -1)
+    assert not node.differs(-1)
