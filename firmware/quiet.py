@@ -4,8 +4,8 @@ The *view* is what everybody broadcast last, the node itself included; firmware/
 reading may move in silence. Rules, which hold in every order of messages:
 
 - A reading outside the zone is broadcast, and so is the loss of a reading and its return.
-- Once in HEARTBEAT cycles the last word is said again: so a neighbour that says nothing for two of them is gone, and all
-  who heard its last word give it up in the same cycle.
+- Once in HEARTBEAT cycles the last word is said again: so a neighbour that says nothing for two of them is gone, and
+  all who heard its last word give it up in the same cycle.
 - Whoever sees its window turn abnormal says what it saw (a challenge); a member whose last word was another one says it
   again. Whoever knows nobody's last word, as after a reset, asks for it (a refresh).
 """

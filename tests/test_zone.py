@@ -6,13 +6,17 @@ from array import array
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 from on_micropython import run
+from sign_layers import random_sign_layer
 
 from firmware import zone
 from firmware.quiet import GONE, HEARTBEAT, Quiet
 from firmware.zone import FAR
+from gateway.model import Filters
 from protocol.grid import CENTRE, TAPS
+from sim.zones import Windows
 
 CORNER_TAPS = (4, 5, 7, 8)
 MESHES = 60
@@ -307,3 +311,20 @@ def test_who_is_taken_for_something_else_knows_it():
     assert node.differs(-1)
     node.hear(CENTRE, -1)
     assert not node.differs(-1)
+
+
+def test_nodes_and_the_simulation_of_whole_rooms_work_out_the_same_limits(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        layer = random_sign_layer(rng, thresholds=(-20_000, 60_000))
+        present, view = rng.random((6, 7)) < 0.8, rng.integers(-2_000, 2_000, (6, 7))
+        windows = Windows(Filters(1, 0, (layer,)), present)
+        rule = Rule([list(map(int, row[0, list(CORNER_TAPS)])) for row in layer.weights], layer.bias.tolist())
+        expected, states = windows.limits(view), windows.states(view)
+        for row, col in np.argwhere(present):
+            near = [(row + tap // 3 - 1, col + tap % 3 - 1) for tap in range(TAPS)]
+            inside = [0 <= r < 6 and 0 <= c < 7 and present[r, c] for r, c in near]
+            values = [int(view[cell]) if here else 0 for cell, here in zip(near, inside, strict=True)]
+            up, down, state = limits(rule, values, sum(here << tap for tap, here in enumerate(inside)))
+            wanted = [min(int(limit[row, col]), FAR) for limit in expected]
+            assert [up, down, state] == [*wanted, int(states[row, col])]
