@@ -8,7 +8,6 @@ from gateway.model import SPECS
 from tools import bench_heap, cli
 from tools.mesh import mesh
 
-
 # What a machine with other work adds by itself; a heap that is full ends nodes, or costs connections and pulls.
 BUSY = ("deadline", "late_report", "repeated", "came late")
 
