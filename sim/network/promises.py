@@ -1,4 +1,4 @@
-"""What must hold whatever goes wrong (DESIGN.md 6 as far as it exists), checked after every step of every part.
+"""What must hold whatever goes wrong, as far as it exists, checked after every step of every part.
 
 P1 P3 P5  of the store: store_promises.py
 P4      a node computes with a complete set that was flashed or signed, never older than the last one it confirmed; what

@@ -1,4 +1,4 @@
-"""What must hold of the gateway's store (DESIGN.md 6 as far as it exists); what broke goes to promises.py.
+"""What must hold of the gateway's store, as far as it exists; what broke goes to promises.py.
 
 P1      what a beacon acknowledges is in the store: the cycle, and every report of it that came in. It stays there over
         restarts, and a cycle that could not be stored is never acknowledged
@@ -22,7 +22,7 @@ from protocol.grid import BLOCK_SIDE, CORNERS
 from protocol.report import Report
 from sim.network.promises import Promises
 
-# DESIGN.md 6, P5.
+# Probabilities; the same model on the same runtime differs by less.
 SCORE_TOLERANCE = 1e-5
 
 
