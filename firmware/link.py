@@ -6,7 +6,6 @@ over, and calls again.
 """
 
 import errno
-import os
 import random
 import select
 import socket
@@ -52,7 +51,7 @@ class Link:
     @property
     def wants_write(self) -> bool:
         """Whether the socket should be watched for writing."""
-        return len(self._client.out) > 0
+        return len(self._client.out) > 0 or self._client.file is not None
 
     def poll(self, now_ms: int) -> int:
         """Do everything that is due. Returns ms until the next call is needed if the socket stays quiet."""
@@ -63,10 +62,8 @@ class Link:
             self._client.publish(self._topics[destination], data)
         if self.node.health_wanted:
             self._publish_health()
-        wave = self.node.wave
-        if self._was_ready and (self._pulled != wave.slot or self._offered != wave.offers):
-            self._follow_wave(now_ms)
-        return min(wake_ms, node_wake_ms, self._guarded(self._write, now_ms))
+        wake_ms = min(wake_ms, node_wake_ms, self._guarded(self._keep_up, now_ms))
+        return min(wake_ms, self._guarded(self._write, now_ms))
 
     def close(self) -> None:
         """Say goodbye and close."""
@@ -107,7 +104,7 @@ class Link:
             self._failures = 0
             client.publish_surely(self._topics[_STATE], b"ready", now_ms)
             self._was_ready = True
-        return client.poll(now_ms)
+        return mqtt.NOTHING_DUE_MS
 
     @cold
     def _connect(self, now_ms: int) -> None:
@@ -121,10 +118,22 @@ class Link:
             if error.errno not in _NOT_YET:
                 raise
 
+    def _keep_up(self, now_ms: int) -> int:
+        wave = self.node.wave
+        if self._was_ready:
+            if self._pulled != wave.slot:
+                self._follow_pull()
+            if self._offered != wave.offers:
+                self._follow_offer(now_ms)  # first of all: what is offered no more must not be repeated
+        return self._client.poll(now_ms)
+
     def _write(self, _now_ms: int) -> int:
         client = self._client
-        if self.socket and client.out:
-            client.out = client.out[self.socket.send(client.out) :]
+        if self.socket:
+            if client.file and not client.out:
+                client.refill()
+            if client.out:
+                client.out = client.out[self.socket.send(client.out) :]
         return mqtt.NOTHING_DUE_MS
 
     @cold
@@ -133,7 +142,7 @@ class Link:
         if self.socket:
             self.socket.close()
             self.socket = None
-        self.node.trace.fault(MQTT_LOST, self.node.cycle)
+        self.node.trace.fault(MQTT_LOST)
         self.node.wave.lose_link(now_ms)
         self._client.withdraw(self._topics[_WAVE])  # offered again on the next connection: the broker may have lost it
         self._was_ready = False
@@ -149,29 +158,27 @@ class Link:
         self.node.on_frame(payload, self._now_ms)
 
     def _on_set(self, at: int, size: int, data) -> None:
-        self.node.wave.feed(at, size, data, self._now_ms)
+        if at or not self._client.file:  # the set could take the place of the one that is on its way out
+            self.node.wave.feed(at, size, data, self._now_ms)
 
     @cold
-    def _follow_wave(self, now_ms: int) -> None:
-        """Subscribe to the neighbour that the node pulls from, publish the set that it offers."""
-        client, wave = self._client, self.node.wave
-        if self._pulled != wave.slot:
-            if self._pulled >= 0:
-                client.subscribe(self._wave_topic(self._pulled), False)
-            if wave.slot >= 0:
-                client.subscribe(self._wave_topic(wave.slot), True)
-            self._pulled = wave.slot
-        if self._offered != wave.offers:
-            self._offered = wave.offers
-            topic = self._topics[_WAVE]
-            if self._offered:
-                client.publish_file(topic, self._offered, os.stat(self._offered)[6], now_ms)
-            else:
-                client.withdraw(topic)
+    def _follow_pull(self) -> None:
+        """Subscribe to the neighbour that the node pulls from, and to no other."""
+        before, self._pulled = self._pulled, self.node.wave.slot
+        for slot in (before, self._pulled):
+            if slot >= 0:
+                row, col = grid.neighbour_of(self.node.row, self.node.col, slot)
+                name = self._topics[_NODES] + (grid.node_name(row, col) + "/wave").encode()
+                self._client.subscribe(name, slot == self._pulled)
 
-    def _wave_topic(self, slot: int) -> bytes:
-        row, col = grid.neighbour_of(self.node.row, self.node.col, slot)
-        return self._topics[_NODES] + (grid.node_name(row, col) + "/wave").encode()
+    @cold
+    def _follow_offer(self, now_ms: int) -> None:
+        """Publish the set that the node offers."""
+        self._offered = self.node.wave.offers
+        if self._offered:
+            self._client.publish_file(self._topics[_WAVE], self._offered, now_ms)
+        else:
+            self._client.withdraw(self._topics[_WAVE])
 
     @cold
     def _publish_health(self) -> None:

@@ -3,13 +3,16 @@
 QoS 0 and 1 both ways, will, keepalive, one SUBSCRIBE per connection and single topics that come and go. The shell moves
 bytes between a socket and `room()`/`feed()` and `out`, and calls `poll` when its time has come. A packet that is longer
 than the input buffer is skipped and counted, never stored; only what comes on a topic `.../wave` may be longer, for it
-is handed on piece by piece. A broken promise of the broker raises `RemoteProtocolError`: close and connect again.
+is handed on piece by piece. A file goes out piece by piece too, and packets wait behind the last one. A broken promise
+of the broker raises `RemoteProtocolError`: close and connect again.
 """
 
+import errno
 import struct
 from array import array
 
 from protocol.compat import cold, const, ticks_diff
+from protocol.filter_set import OPENING_SIZE
 
 OFF = const(0)
 CONNECTING = const(1)  # CONNECT sent
@@ -37,7 +40,6 @@ OUT_MAX = const(1024)
 ANSWER_MS = const(20_000)
 # A file goes out in pieces of this many bytes.
 _PIECE = const(128)
-SET_OPENING = const(8)
 NOTHING_DUE_MS = const(60_000)
 # Places in `counters`, in the order of protocol/health.py.
 _PACKETS_IN = const(0)
@@ -58,8 +60,9 @@ class Client:
     Attributes:
         state: OFF, CONNECTING, SUBSCRIBING or READY.
         out: bytes for the socket; the shell removes what it has sent.
+        file: the open file whose pieces follow, or None; the shell calls `refill` when `out` is empty.
         counters: MQTT's own traffic, headers and topics included: packets in, bytes in, packets out, bytes out, packets
-            skipped because they were too long or found no room; modulo 2^30.
+            skipped because they were too long, found no room or their file could not be opened; modulo 2^30.
     """
 
     @cold
@@ -70,10 +73,13 @@ class Client:
             session: keepalive_s and the packets of firmware/mqtt_session.py.
             on_message: called with the payload, a memoryview.
             on_set: called with (offset, size of the whole payload, bytes from that offset) for topics `.../wave`, the
-                first time with SET_OPENING bytes at least, where there are so many.
+                first time with OPENING_SIZE bytes at least, where there are so many.
         """
         self.state = OFF
         self.out = bytearray()
+        self.file = None
+        self._file_left = 0
+        self._behind = bytearray()  # what waits for the file's end
         self.counters = array("I", bytes(4 * 5))
         keepalive_s, self._connect, self._subscribe, facts = session
         self._keepalive_ms = keepalive_s * 1000
@@ -94,14 +100,15 @@ class Client:
     def start_connect(self, now_ms: int) -> None:
         """Begin on a fresh socket: queue CONNECT."""
         self._go(CONNECTING)
-        self.out = bytearray()
         self._fill = self._skip = self._set_at = self._set_size = 0
         self._heard_ms = self._spoke_ms = now_ms
         self._queue_packet(self._connect)
 
+    @cold
     def drop(self) -> None:
         """The socket is gone. Messages of QoS 1 without PUBACK are kept for the next connection."""
         self.out = bytearray()
+        self._end_file()
         if self.state != OFF:
             self._go(OFF)
 
@@ -116,7 +123,7 @@ class Client:
         """Queue a message with QoS 0; dropped where there is no connection, or the broker stopped reading."""
         if self.state == READY:
             size = 2 + len(topic) + len(payload)
-            if len(self.out) + size > OUT_MAX:
+            if len(self.out) + len(self._behind) + size > OUT_MAX:
                 self._count(_SKIPPED, 1)
                 return
             self._queue(_PUBLISH << 4, size, struct.pack(">H", len(topic)), topic, payload)
@@ -127,15 +134,16 @@ class Client:
 
         One that still waits on the same topic is replaced, for the broker keeps the last one only.
         """
-        self._publish_retained(topic, payload, "", 0, now_ms)
+        self._publish_retained(topic, payload, "", now_ms)
 
     @cold
-    def publish_file(self, topic: bytes, path: str, size: int, now_ms: int) -> None:
-        """Queue a retained message with QoS 1 whose payload is the content of a file of `size` bytes.
+    def publish_file(self, topic: bytes, path: str, now_ms: int) -> None:
+        """Queue a retained message with QoS 1 whose payload is the content of a file.
 
-        The file is read each time the message goes out; `withdraw` the message before it changes.
+        The file is read each time the message goes out, one that cannot be opened is tried again like a message without
+        PUBACK. `withdraw` the message before the file changes, and change it only while `file` is None.
         """
-        self._publish_retained(topic, b"", path, size, now_ms)
+        self._publish_retained(topic, b"", path, now_ms)
 
     @cold
     def withdraw(self, topic: bytes) -> None:
@@ -150,11 +158,12 @@ class Client:
         self._queue_packet(packet_of(_SUBSCRIBE, body + b"\x01") if wanted else packet_of(_UNSUBSCRIBE, body))
 
     @cold
-    def _publish_retained(self, topic: bytes, payload, path: str, size: int, now_ms: int) -> None:
+    def _publish_retained(self, topic: bytes, payload, path: str, now_ms: int) -> None:
         self.withdraw(topic)
         self._packet_id = self._packet_id % 0xFFFF + 1
         body = field(topic) + struct.pack(">H", self._packet_id) + payload
-        packet = header_of(_PUBLISH << 4 | 3, len(body) + size) + body
+        # The length of a file's message is put in when the file is open.
+        packet = bytes((_PUBLISH << 4 | 3,)) + body if path else packet_of(_PUBLISH << 4 | 3, body)
         self._waiting.append([self._packet_id, packet, now_ms, topic, path])
         if self.state == READY:
             self._send_entry(self._waiting[-1], now_ms)
@@ -173,7 +182,7 @@ class Client:
             raise RemoteProtocolError("the broker is silent")
         due_ms = limit_ms - silent_ms + 1
         if self.state == READY:
-            due_ms = min(due_ms, self._ping_if_due(now_ms), self._repeat_if_due(now_ms))
+            due_ms = min(due_ms, self._repeat_if_due(now_ms), self._ping_if_due(now_ms))
         return due_ms
 
     # Bytes in
@@ -216,7 +225,7 @@ class Client:
                 self._take(self._in[at], at + head, size, now_ms)
                 at = behind
         if at and at < end:
-            self._in[: end - at] = bytes(self._in[at:end])
+            self._in[: end - at] = self._in[at:end]
         self._fill = end - at
 
     def _take(self, first: int, at: int, size: int, now_ms: int) -> None:
@@ -276,7 +285,7 @@ class Client:
         acked = start + (2 if self._in[at] >> 1 & 3 else 0)
         if acked > behind:
             raise RemoteProtocolError("malformed PUBLISH")
-        if end < min(behind, acked + SET_OPENING):
+        if end < min(behind, acked + OPENING_SIZE):
             return at
         self._set_ack = bytes(self._in[start:acked])
         self._set_at, self._set_size = 0, behind - acked
@@ -311,11 +320,15 @@ class Client:
         self._spoke_ms = now_ms
 
     def _repeat_if_due(self, now_ms: int) -> int:
+        reads = not self.out and not self.file  # else what was not answered may be on its way still
         due_ms = NOTHING_DUE_MS
         for entry in self._waiting:
-            if ticks_diff(now_ms, entry[2]) > ANSWER_MS:
+            left_ms = ANSWER_MS + 1 - ticks_diff(now_ms, entry[2])
+            if left_ms <= 0 and reads:
                 self._send_entry(entry, now_ms)
-            due_ms = min(due_ms, ANSWER_MS + 1 - ticks_diff(now_ms, entry[2]))
+                left_ms = ANSWER_MS + 1
+            if left_ms > 0:
+                due_ms = min(due_ms, left_ms)
         return due_ms
 
     @cold
@@ -327,32 +340,69 @@ class Client:
     @cold
     def _send_entry(self, entry, now_ms: int) -> None:
         entry[2] = now_ms
-        self._queue_packet(entry[1])
-        if entry[4]:
-            self._queue_file(entry[4])
+        if not entry[4]:
+            self._queue_packet(entry[1])
+        elif not self._open_file(entry[4], entry[1]):
+            self._count(_SKIPPED, 1)
+            return
         entry[1] = bytes((entry[1][0] | 8,)) + entry[1][1:]  # the next time it goes out as a duplicate
 
     def _queue(self, first: int, size: int, *parts) -> None:
         """Queue a packet whose parts make up `size` bytes; they are copied once, for a node has no room for twice."""
-        head = header_of(first, size)
-        self.out.extend(head)
+        head, out = header_of(first, size), self._end_of_out()
+        out.extend(head)
         for part in parts:
-            self.out.extend(part)
+            out.extend(part)
         self._count(_PACKETS_OUT, 1)
         self._count(_BYTES_OUT, len(head) + size)
 
+    @cold
     def _queue_packet(self, packet) -> None:
-        self.out.extend(packet)
+        self._end_of_out().extend(packet)
         self._count(_PACKETS_OUT, 1)
         self._count(_BYTES_OUT, len(packet))
 
-    def _queue_file(self, path: str) -> None:
-        with open(path, "rb") as file:
-            piece = file.read(_PIECE)
-            while piece:
-                self.out.extend(piece)
-                self._count(_BYTES_OUT, len(piece))
-                piece = file.read(_PIECE)
+    def _end_of_out(self):
+        return self._behind if self.file else self.out
+
+    @cold
+    def _open_file(self, path: str, start: bytes) -> bool:
+        """Queue the start of a file's message: its first byte, then what comes behind its length. False: not now."""
+        if self.file:
+            return False
+        try:
+            file = open(path, "rb")  # noqa: SIM115  closed by `_end_file`
+            size = file.seek(0, 2)
+            file.seek(0)
+        except OSError:
+            return False
+        self._queue_packet(header_of(start[0], len(start) - 1 + size) + start[1:])
+        self.file, self._file_left = file, size
+        return True
+
+    @cold
+    def refill(self) -> None:
+        """Put the next piece of the open file into the empty `out`, behind the last one all that waited for it.
+
+        Raises:
+            OSError: it does not give what was announced; the connection is of no use any more.
+        """
+        piece = self.file.read(min(_PIECE, self._file_left))
+        if not piece and self._file_left:
+            raise OSError(errno.EIO)
+        self.out.extend(piece)
+        self._count(_BYTES_OUT, len(piece))
+        self._file_left -= len(piece)
+        if not self._file_left:
+            self.out.extend(self._behind)
+            self._end_file()
+
+    @cold
+    def _end_file(self) -> None:
+        if self.file:
+            self.file.close()
+            self.file = None
+            self._behind = bytearray()
 
     def _count(self, place: int, amount: int) -> None:
         self.counters[place] = (self.counters[place] + amount) & _WRAP_MASK

@@ -14,7 +14,7 @@ from array import array
 from firmware.neighbours import RECENT, WAITED_FOR, Neighbours
 from firmware.pool import Block
 from firmware.trace import Trace
-from firmware.wave import Wave
+from firmware.wave import STRAY_CYCLES, Wave
 from protocol import beacon, frame, grid, report
 from protocol.compat import cold, const, rare, ticks_add, ticks_diff
 from protocol.filter_set import RETURNED, STAGED, TRIAL
@@ -111,14 +111,17 @@ class Node:
             if self.wave.take_staged(version):
                 self._version = self.wave.active.version  # a neighbour's frame may come before the beacon
                 self._use_active_filters()
+        elif self.wave.stray >= STRAY_CYCLES and self.wave.go_back():
+            self._use_active_filters()
         self._start_cycle(run, cycle, now_ms)
 
     @cold
     def _start_cycle(self, run: int, cycle: int, now_ms: int) -> None:
         """Read the sensor, tell the neighbours, start collecting."""
         if self.state in (COLLECT, GATHER):
-            self.trace.fault(ABANDONED, self.cycle)
+            self.trace.fault(ABANDONED)
         self.run, self.cycle = run, cycle
+        self.trace.cycle = cycle
         self._entered_ms = now_ms
         self._free_running = False
         self._exchange = 0
@@ -132,8 +135,8 @@ class Node:
             self._abstain_unless_current()
             if self.state != DONE:
                 self._go(GATHER if self._is_owner() else DONE)
-            if self.wave.phase == TRIAL:
-                self.wave.complete_cycle()
+                if self.wave.phase == TRIAL:
+                    self.wave.completed += 1
             return
         self._send(TO_HALO, frame.reading(self._head(frame.READING), self._reading_ccel))
         self._own[0] = centred(self._reading_ccel, self.wave.active.reference_ccel)
@@ -147,7 +150,7 @@ class Node:
                 latest = self._beacon
                 self.enter(latest.run, latest.cycle, latest.version, now_ms)
         elif kind == 0 or kind == frame.REPORT:
-            self.trace.fault(MALFORMED, self.cycle)
+            self.trace.fault(MALFORMED)
         else:
             self._on_neighbour(kind, data, now_ms)
 
@@ -171,7 +174,7 @@ class Node:
         """Take in a beacon; True if its cycle is to be entered."""
         latest = beacon.unpack(data)
         if latest is None:
-            self.trace.fault(MALFORMED, self.cycle)
+            self.trace.fault(MALFORMED)
             return False
         self.trace.take(frame.BEACON, len(data))
         if latest.flags & beacon.WANT_HEALTH:
@@ -185,12 +188,14 @@ class Node:
         last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
             self._report = b""  # nobody asks for another run's reports
+            self.wave.stray = 0
             return True
         if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
             # Said again, or late; two that count up show that the one believed was not real.
             self._beacon, self._version = before, last_version
             return False
         self._settle_report(data)
+        self.wave.told(latest.version)
         if latest.cycle != self.cycle:
             return True
         self._free_running = False
@@ -204,7 +209,7 @@ class Node:
             return  # a broker sends a node's own block frames back to it
         slot = self._neighbours.slot_of(row, col)
         if slot < 0:
-            self.trace.fault(STRANGER, self.cycle)
+            self.trace.fault(STRANGER)
             return
         if kind == frame.FILTERS:  # true in whichever cycle it comes
             self.trace.take(kind, len(data))
@@ -214,7 +219,7 @@ class Node:
         cycle = frame.cycle_of(data, self.cycle)
         known_run = self.state != IDLE and frame.run_of(data) == self.run & 0xFF
         if not known_run or cycle < self.cycle or cycle > self.cycle + AHEAD_MAX:
-            self.trace.fault(STALE, self.cycle)
+            self.trace.fault(STALE)
             return
         if cycle > self.cycle:
             self.enter(self.run, cycle, frame.version_of(data), now_ms)
@@ -224,7 +229,7 @@ class Node:
         self._neighbours.hear(slot, same_version)
         stored = self._store(kind, slot, data, same_version)
         if not stored:
-            self.trace.fault(OTHER_SHAPE if stored is None else DOUBLE, self.cycle)
+            self.trace.fault(OTHER_SHAPE if stored is None else DOUBLE)
 
     def _store(self, kind: int, slot: int, data, same_version: bool) -> bool:
         """Put a neighbour's frame where it belongs; False if it says what was said before, None if it does not fit."""
@@ -267,7 +272,7 @@ class Node:
             return True
         if self._due_ms(now_ms) > 0:
             return False
-        self.trace.fault(DEADLINE, self.cycle)
+        self.trace.fault(DEADLINE)
         return True
 
     @cold
@@ -297,7 +302,7 @@ class Node:
             self._send(TO_BLOCK, frame.member(self._head(frame.MEMBER), absence, reading_ccel, values))
             self._go(DONE)
         if self.wave.phase == TRIAL:
-            self.wave.complete_cycle()
+            self.wave.completed += 1
 
     @cold
     def _report_block(self) -> bool:
@@ -324,6 +329,7 @@ class Node:
         self._neighbours.use([filters.inputs[k] for k in filters.exchanges])
         self._block = Block(len(filters.values[-1]), len(filters.exchanges))
 
+    @cold
     def _settle_report(self, data) -> None:
         """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
         acked_cycle = self._beacon.acked_cycle
@@ -332,22 +338,24 @@ class Node:
         if beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE):
             self._report = b""
         else:
-            self._repeat_report(acked_cycle)
+            self._repeat_report()
 
     @rare
-    def _repeat_report(self, acked_cycle: int) -> None:
-        self.trace.fault(REPEATED, acked_cycle)
+    def _repeat_report(self) -> None:
+        self.trace.fault(REPEATED)
         self._send(TO_GATEWAY, self._report)
 
+    @cold
     def _start_by_own_clock(self, now_ms: int) -> None:
         """Go on without the gateway, in step with the numbers it would have given."""
-        self.trace.fault(OWN_CLOCK, self.cycle)
+        self.trace.fault(OWN_CLOCK)
         cycle = self.cycle + (1 if self._free_running else MISSED_PERIODS)
         self.enter(self.run, cycle, self.wave.active.version, now_ms)
         self._free_running = True
 
     # What the steps ask
 
+    @cold
     def _read(self):
         """The sensor's int16 or None; whatever a driver raises or returns instead is a counted fault."""
         try:
@@ -356,7 +364,7 @@ class Node:
                 return reading_ccel
         except Exception:  # a driver is somebody else's code
             pass
-        self.trace.fault(SENSOR_FAULT, self.cycle)
+        self.trace.fault(SENSOR_FAULT)
         return None
 
     def _abstain_unless_current(self) -> None:
@@ -373,6 +381,7 @@ class Node:
                 corners |= 1 << corner
         return corners
 
+    @cold
     def _is_owner(self) -> bool:
         """Whether no block-mate before this node was heard this cycle or the last, with the same filters."""
         recent = self._members(self._neighbours.within(RECENT) & ~self._neighbours.other_version)

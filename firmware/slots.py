@@ -5,11 +5,11 @@
     <path>.slots  the record; without one slot 0 is active and confirmed
 
     record   0  u8[2] 'T' 'S'
-             2  u8    format 1
+             2  u8    format 2
              3  u8    active slot
              4  u8    phase (protocol/filter_set.py); in phase STAGED the other slot holds a whole set
              5  u32   highest version ever staged
-             9  u8[32] digest of the set in slot 0, then u8[32] in slot 1; zero: never recorded
+             9  u8[32] digest of the set in slot 0, then u8[32] in slot 1 (`digest_of`); zero: never recorded
              73 u8[4] start of the SHA-256 of all before it
 
 The record is replaced by a rename, which littlefs and POSIX do at once or not at all; a slot is written only while the
@@ -35,14 +35,14 @@ def slot_path(path: str, slot: int) -> str:
 
 def read_record(path: str) -> tuple:
     """(active slot, phase, highest version or None, (digest, digest)) of the record, or what holds without one."""
+    size = struct.calcsize(_FORMAT)
     try:
         with open(path + ".slots", "rb") as file:
-            data = file.read()
+            data = file.read(size + 5)
     except OSError:
         data = b""
-    size = struct.calcsize(_FORMAT)
     is_whole = len(data) == size + 4 and hashlib.sha256(data[:size]).digest()[:4] == data[size:]
-    if not is_whole or data[:3] != b"TS\x01" or data[3] > 1 or data[4] > RETURNED:
+    if not is_whole or data[:3] != b"TS\x02" or data[3] > 1 or data[4] > RETURNED:
         return 0, CONFIRMED, None, (bytes(_DIGEST_SIZE), bytes(_DIGEST_SIZE))
     _, _, active, phase, highest, first, second = struct.unpack(_FORMAT, data[:size])
     return active, phase, highest, (first, second)
@@ -72,22 +72,36 @@ def mark(path: str, phase: int, highest: int) -> None:
     _write(path, active, phase, highest, digests)
 
 
+def digest_of(signed: bytes, signature: bytes) -> bytes:
+    """What the record knows a set by: SHA-256 of the digest that is signed and of the signature, 32 bytes."""
+    return hashlib.sha256(signed + signature).digest()
+
+
+def offer(path: str, digest: bytes) -> str:
+    """The path of a set that neighbours may pull; "" where it did not come with the wave."""
+    return path if digest != bytes(_DIGEST_SIZE) else ""
+
+
 def load(path: str, digest: bytes, make):
-    """What `make` makes of the bytes in a file of a slot, or None where they are not of this digest (zero: unknown).
+    """What `make` makes of a file of a slot, a memoryview, or None where they are not of this digest (zero: unknown).
 
     Raises:
         OSError: the file cannot be read.
         ValueError: from `make`.
     """
     with open(path, "rb") as file:
-        data = file.read()
-    if digest != bytes(_DIGEST_SIZE) and hashlib.sha256(data[:-SIGNATURE_SIZE]).digest() != digest:
-        return None
-    return make(data)
+        size = file.seek(0, 2)
+        file.seek(0)
+        data = file.read(size)  # `read()` would take twice the room
+    if digest != bytes(_DIGEST_SIZE):
+        signed = hashlib.sha256(memoryview(data)[:-SIGNATURE_SIZE]).digest()
+        if digest_of(signed, data[-SIGNATURE_SIZE:]) != digest:
+            return None
+    return make(memoryview(data))  # slices of bytes would be copies
 
 
 def _write(path: str, active: int, phase: int, highest: int, digests) -> None:
-    data = struct.pack(_FORMAT, b"TS", 1, active, phase, highest, digests[0], digests[1])
+    data = struct.pack(_FORMAT, b"TS", 2, active, phase, highest, digests[0], digests[1])
     with open(path + ".new", "wb") as file:
         file.write(data + hashlib.sha256(data).digest()[:4])
     os.rename(path + ".new", path + ".slots")

@@ -93,7 +93,7 @@ def prepare_filters(path: str, site: str, key: bytes) -> tuple:
     staged = _load(path, 1 - active, digests, site) if phase == STAGED else None
     if phase == STAGED and staged is None:
         phase = CONFIRMED
-    came = [slots.slot_path(path, slot) if digests[slot] != bytes(32) else "" for slot in (0, 1)]
+    came = [slots.offer(slots.slot_path(path, slot), digests[slot]) for slot in (0, 1)]
     offers = came[active], came[1 - active if staged else active]
     return filters, staged, phase, highest, path, offers, site, key
 

@@ -14,6 +14,7 @@ class Trace:
     Attributes:
         counters: uint32 [COUNTERS], places as in protocol/health.py.
         ring: uint32 [2 * RING_LEN], pairs (cycle, place of the fault's counter); the oldest pair is overwritten next.
+        cycle: the one that the node is in; the node keeps it so.
     """
 
     @cold
@@ -21,6 +22,7 @@ class Trace:
         """All zero."""
         self.counters = array("I", bytes(4 * COUNTERS))
         self.ring = array("I", bytes(8 * RING_LEN))
+        self.cycle = 0
         self._next = 0
 
     def add(self, place: int, amount: int) -> None:
@@ -37,9 +39,9 @@ class Trace:
         self.add(TAKEN + kind, 1)
         self.add(TAKEN_BYTES + kind, size)
 
-    def fault(self, place: int, cycle: int) -> None:
+    def fault(self, place: int) -> None:
         """Count a fault and remember the cycle in which it happened."""
         self.add(place, 1)
-        self.ring[self._next] = cycle & WRAP_MASK
+        self.ring[self._next] = self.cycle & WRAP_MASK
         self.ring[self._next + 1] = place
         self._next = (self._next + 2) % (2 * RING_LEN)

@@ -7,16 +7,17 @@ A node next to the gateway is given the set unasked and goes from QUIET to RECEI
 of small steps, taken while no cycle runs. Nearly all of it is cold code, which costs no heap while the mesh rests.
 
 Rules: no set is taken twice, nor one below the highest ever held. While a set is on trial its predecessor's slot is
-not touched. Whatever fails is counted, and the next try waits, longer from time to time.
+not touched; beacons that go on to name another set bring it back. Whatever fails is counted, and the next try waits,
+longer from time to time, and asks another neighbour first.
 """
 
 from firmware import slots
 from firmware.filters import Filters
 from firmware.wave_check import passes, read_back
-from firmware.wave_receive import Receiver
-from protocol import ed25519
+from firmware.wave_receive import receive
+from protocol import ed25519, filter_set
 from protocol.compat import cold, const, rare, ticks_add, ticks_diff
-from protocol.filter_set import CONFIRMED, RETURNED, SIGNATURE_SIZE, SIZE_MAX, STAGED, TRIAL
+from protocol.filter_set import CONFIRMED, OPENING_SIZE, RETURNED, SIGNATURE_SIZE, SIZE_MAX, STAGED, TRIAL
 from protocol.frame import u16
 from protocol.health import (
     REFUSED_FORM,
@@ -43,8 +44,10 @@ RETRY_MS = const(1_000)
 RETRY_SHIFT_MAX = const(6)
 # Completed cycles until a set counts as confirmed.
 TRIAL_CYCLES = const(3)
-# So much of a set has to be there to tell its version; the MQTT client delivers no first piece below it.
-OPENING_SIZE = const(8)
+# So many cycles in a row are opened for another version than the one on trial: the trial is over.
+STRAY_CYCLES = const(10)
+# After a failed pull so many frames of that neighbour are passed over, for in that time the others speak too.
+PASSED_OVER = const(3)
 
 
 class Wave:
@@ -60,6 +63,9 @@ class Wave:
         offers: path of the set that neighbours may pull, "" for none but the one that was flashed.
         news: neighbours and gateway have not been told of the present phase; whoever tells them clears this.
         refused: sets refused since the start.
+        completed: cycles of the set on trial that came to their end here; whoever computes them counts. One without a
+            reading counts too: where the sensor is broken, no other set could ever be taken.
+        stray: opened cycles in a row that were of another version than the one on trial.
     """
 
     @cold
@@ -72,15 +78,17 @@ class Wave:
         self.state = QUIET if self._key else RESTING
         self.slot = -1
         self.news = self.phase != CONFIRMED
-        self.refused = 0
+        self.refused = self.stray = 0
         self._trace = trace
         if self.phase == RETURNED:
-            trace.fault(SET_RETURNED, self.highest)
-        self._work = self._valid = None
+            trace.fault(SET_RETURNED)
+        self._work = None
         self._digest = b""
         self._slot_path = ""
         self._due_ms = None
-        self._failures = self._completed = 0
+        self._failures = self.completed = 0
+        self._asked = -1  # the latest neighbour that was asked
+        self._passes = 0
 
     # Towards a newer set
 
@@ -88,12 +96,16 @@ class Wave:
         """A neighbour holds the set with this version (its low half): pull it if it is newer than all there was."""
         ahead = (version - self._least()) & 0xFFFF
         if self.state == QUIET and ahead < 0x8000:
-            self.slot = slot
+            if slot == self._asked and self._passes:
+                self._passes -= 1
+                return
+            self.slot = self._asked = slot
+            self._passes = 0
             self._go(PULLING, ticks_add(now_ms, PULL_MS))
 
     def feed(self, at: int, size: int, data, now_ms: int) -> None:
         """Take in the bytes from offset `at` of a set of `size` bytes."""
-        if at == 0:
+        if at == 0 and (self.state == QUIET or self.state == PULLING):
             self._open_slot(size, data, now_ms)
         if self.state == RECEIVING and self._work.feed(data):
             self._go(RECEIVED, None)
@@ -102,22 +114,27 @@ class Wave:
         """Do a small piece of work, if there is any; True if there is more to do at once."""
         state = self.state
         if state < RECEIVED:
+            if self.completed >= TRIAL_CYCLES:
+                self._confirm()
             if self._due_ms is not None and ticks_diff(self._due_ms, now_ms) <= 0:
                 self._give_up(now_ms)
             return False
         try:
             if state == PROVING:
-                self._valid = next(self._work)
-                if self._valid is not None:
-                    self._work = None  # first of all, for what comes next needs its room
+                valid = next(self._work)
+                if valid is not None:
+                    self._work = valid  # the machine goes, for what comes next needs its room
                     self._go(PROVEN, None)
             elif state == RECEIVED:
                 self._begin_proof()
             elif state == PROVEN:
                 self._read_back(now_ms)
+            elif self._passes_tests():
+                self._hold()
             else:
-                self._try_out(now_ms)
+                self._fail(REFUSED_SELF_TEST, now_ms)
         except (OSError, MemoryError):
+            self._work = None
             self._give_up(now_ms)
         return self.state >= RECEIVED
 
@@ -130,8 +147,6 @@ class Wave:
     @rare
     def _open_slot(self, size: int, data, now_ms: int) -> None:
         """Decide by its first bytes whether to take in a set."""
-        if self.state not in (QUIET, PULLING):
-            return
         if not SIGNATURE_SIZE + OPENING_SIZE < size <= SIZE_MAX:
             self._fail(REFUSED_FORM, now_ms)
             return
@@ -145,7 +160,7 @@ class Wave:
             self.offers = self._own_offer
         try:
             self._slot_path = slots.free_slot(self._path, self.highest)
-            self._work = Receiver(self._slot_path, size)
+            self._work = receive(self._slot_path, size)
             self._go(RECEIVING, ticks_add(now_ms, PULL_MS))
         except OSError:
             self._fail(WAVE_BROKEN, now_ms)
@@ -158,16 +173,18 @@ class Wave:
     @cold
     def _begin_proof(self) -> None:
         """The whole set is there."""
-        self.slot = -1
-        self._digest = self._work.finish()
-        self._work = ed25519.verify(self._key, self._work.signature, self._digest)
+        signed, signature = self._work.finish(), self._work.signature
+        self._work = None  # its code goes before that of the proof comes
+        self._digest = slots.digest_of(signed, signature)
+        self._work = ed25519.verify(self._key, signature, signed)
         self._go(PROVING, None)
 
     @cold
     def _read_back(self, now_ms: int) -> None:
         """The signature is checked: take the set apart, or refuse it."""
-        self._work, reason = None, REFUSED_SIGNATURE
-        if self._valid:
+        self.slot = -1  # not before: whoever leaves a topic is answered, and the proof leaves no room for much
+        valid, self._work, reason = self._work, None, REFUSED_SIGNATURE
+        if valid:
             self._work, reason = read_back(self._slot_path, self._site, self._least(), self._digest)
         if self._work is None:
             self._fail(reason, now_ms)
@@ -175,20 +192,23 @@ class Wave:
             self._go(READ, None)
 
     @cold
-    def _try_out(self, now_ms: int) -> None:
-        """The set is well-formed: hold it if this node computes what it says."""
-        filter_set, self._work = self._work, None
-        staged = Filters(filter_set)
-        if not passes(staged, filter_set.tests):
-            self._fail(REFUSED_SELF_TEST, now_ms)
-            return
+    def _passes_tests(self) -> bool:
+        """The set is well-formed: whether this node computes what it says."""
+        found = self._work
+        self._work = Filters(found)
+        return passes(self._work, found.tests)
+
+    @cold
+    def _hold(self) -> None:
+        """Nothing speaks against the set: keep it for a later cycle, and offer it."""
+        staged, self._work = self._work, None
         slots.stage(self._path, staged.version, self._digest)
         self.staged, self.offers = staged, self._slot_path
         self.highest = staged.version
         self._failures = 0
         self._change(STAGED, QUIET)
 
-    @cold
+    @rare
     def _fail(self, reason: int, now_ms: int) -> None:
         """Give up this set for now."""
         if self.state == RECEIVING:
@@ -197,8 +217,9 @@ class Wave:
             except OSError:
                 pass  # nobody will read it
         self._work = None
+        self._passes = PASSED_OVER
         self.slot = -1
-        self._trace.fault(reason, self.highest)
+        self._trace.fault(reason)
         if reason != WAVE_BROKEN:
             self.refused += 1
             self.news = True
@@ -215,7 +236,7 @@ class Wave:
 
     # From one set to the next
 
-    @cold
+    @rare
     def take_staged(self, version: int) -> bool:
         """Compute with the staged set from now on, if it is the one with this version (its low half)."""
         if self.staged.version & 0xFFFF != version & 0xFFFF:
@@ -223,27 +244,53 @@ class Wave:
         try:
             slots.mark(self._path, TRIAL, self.highest)
         except OSError:
-            self._trace.fault(WAVE_BROKEN, self.highest)
+            self._trace.fault(WAVE_BROKEN)
             return False
         self.active, self.staged = self.staged, None
         self._own_offer = self.offers
         self.slot = -1
-        self._completed = 0
+        self.completed = self.stray = 0
         self._change(TRIAL, RESTING)
         return True
 
+    @cold
+    def told(self, version: int) -> None:
+        """A beacon opened a cycle that is computed with the set of this version."""
+        self.stray = self.stray + 1 if self.phase == TRIAL and version != self.active.version else 0
+
     @rare
-    def complete_cycle(self) -> None:
-        """A cycle of the trial was computed to its end."""
-        self._completed += 1
-        if self._completed < TRIAL_CYCLES:
-            return
+    def go_back(self) -> bool:
+        """Compute with the set before the one on trial again, as after a reset; False while that cannot be had."""
+        self.completed = self.stray = 0
+        try:
+            tried, phase, _, digests = slots.read_record(self._path)
+            path, digest = slots.slot_path(self._path, 1 - tried), digests[1 - tried]
+            before = slots.load(path, digest, filter_set.unpack) if phase == TRIAL else None
+            if before is None:
+                raise OSError
+            before = Filters(before)
+            slots.mark(self._path, RETURNED, self.highest)
+        except (OSError, ValueError, MemoryError):
+            self._trace.fault(WAVE_BROKEN)
+            return False
+        self.active = before
+        self.offers = self._own_offer = slots.offer(path, digest)
+        self._trace.fault(SET_RETURNED)
+        self._change(RETURNED, QUIET)
+        return True
+
+    @rare
+    def _confirm(self) -> None:
+        """Enough cycles of the set on trial were computed to their end."""
+        self.completed = 0
         try:
             slots.mark(self._path, CONFIRMED, self.highest)
             self._change(CONFIRMED, QUIET)
         except OSError:
-            self._trace.fault(WAVE_BROKEN, self.highest)
+            self.completed = TRIAL_CYCLES - 1  # once more after the next cycle
+            self._trace.fault(WAVE_BROKEN)
 
+    @cold
     def _change(self, phase: int, state: int) -> None:
         self.phase = phase
         self.news = True

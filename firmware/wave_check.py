@@ -13,7 +13,7 @@ def read_back(path: str, site: str, least: int, digest: bytes) -> tuple:
         path: of the file that the set was received in.
         site: the node's own.
         least: the lowest version that is taken.
-        digest: of the set as it was received.
+        digest: of the set as it was received (slots.digest_of).
 
     Returns:
         (FilterSet, 0), or (None, the counter of protocol/health.py that says why not).

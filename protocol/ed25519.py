@@ -2,10 +2,10 @@
 
 Only public numbers come in, so nothing here takes care to run in constant time: never sign with it.
 
-It is loaded for one signature and forgotten, on a node that has some 5 KB of heap left. So it is written for little
-memory first: few functions and constants, and names that are used again instead of new ones, for whatever a name still
-holds stays in the heap. Integers are as long as they come, `pow` takes a modulus, and `x % p | 0` is x % p without the
-spare digits that MicroPython's remainder carries along. The machine is little-endian.
+It is loaded for one signature and forgotten, first the hash, then the curve, on a node that has some 5 KB of heap left.
+So it is written for little memory first: few functions and constants, and names that are used again instead of new
+ones, for whatever a name still holds stays in the heap. Integers are as long as they come, `pow` takes a modulus, and
+`x % p | 0` is x % p without the spare digits that MicroPython's remainder carries along. The machine is little-endian.
 
 The curve is -x^2 + y^2 = 1 + d x^2 y^2 modulo p = 2^255 - 19 with d = -121665/121666. Points are projective: (x, y, z)
 stands for x/z, y/z. All formulas are multiplied by 121666, so that d is never needed. As d is no square, the one for
@@ -13,6 +13,8 @@ the sum has no exceptions (Bernstein and Lange, "Faster addition and doubling on
 """
 
 from array import array
+
+from protocol.compat import rare
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes):
@@ -31,6 +33,17 @@ def verify(public_key: bytes, signature: bytes, message: bytes):
         None while there is more to do, some 590 times; at last, once, whether the signature is valid.
     """
     scalar = yield from _digest(bytes(signature[:32]) + public_key + message)
+    yield (yield from _holds(public_key, signature, scalar))
+
+
+@rare
+def _holds(public_key, signature, scalar):
+    """Whether [S]B = R + [h]A, in steps of an addition and a doubling: to be used with `yield from`.
+
+    Args:
+        public_key, signature: as for `verify`.
+        scalar: h, a digest of 512 bits.
+    """
     p = pow(2, 255) - 19
     t = (p + 19 >> 3) + 27742317777372353535851937790883648493  # L, the order of B: p + 19 is 2^255
     s = int.from_bytes(signature, "little")
@@ -38,16 +51,14 @@ def verify(public_key: bytes, signature: bytes, message: bytes):
     x, y = _point(s, p)
     z = 1
     if len(public_key) != 32 or len(signature) != 64 or s >> 256 >= t or not x:
-        yield False
-        return
+        return False
     v = int.from_bytes(public_key, "little")
     for _ in range(2):  # R + [h]A, then - [S]B
         yield
         u = w = r = s = t = 1  # room for what follows
         u, v = _point(v, p)
         if not u:
-            yield False
-            return
+            return False
         while scalar:  # from its lowest bit: (u, v, w) is doubled
             yield
             if scalar & 1:  # (x, y, z) += (u, v, w)
@@ -71,7 +82,7 @@ def verify(public_key: bytes, signature: bytes, message: bytes):
             scalar >>= 1
         scalar = int.from_bytes(signature, "little") >> 256
         v = (p + 11) // 5 * 9  # -B: y = 4/5, x odd; that is 4 (p + 1) / 5 + 2^255
-    yield not (y - z) % p  # y = 1: the identity, for no other point has it
+    return not (y - z) % p  # y = 1: the identity, for no other point has it
 
 
 def _point(code, p):
@@ -106,6 +117,7 @@ def _times(x, y, p):
     return x * y % p | 0
 
 
+@rare
 def _digest(data):
     """SHA-512 of the data as a little-endian integer, in steps of a round: to be used with `yield from`.
 

@@ -46,6 +46,8 @@ WINDOW_TAPS = (4, 5, 7, 8)
 FORMAT = const(1)
 LAYERS_MAX = const(8)
 SIGNATURE_SIZE = const(64)
+# So much of a set has to be there to tell its version.
+OPENING_SIZE = const(8)
 TESTS_MAX = const(4)
 # Four conv3x3 and four conv1x1 layers of 16 channels, and four self-tests, are shorter.
 SIZE_MAX = const(11_000)

@@ -7,7 +7,7 @@ board; a reader adds up differences modulo 2^30.
     8..15   bytes of them
     16..23  frames taken in, by kind
     24..31  bytes of them
-    32..37  MQTT: packets in, bytes in, packets out, bytes out, packets skipped (too long, no room), connections lost
+    32..37  MQTT: packets in, bytes in, packets out, bytes out, packets skipped (see firmware/mqtt.py), connections lost
     38..54  faults, in the order of FAULTS
 """
 
@@ -41,7 +41,7 @@ REFUSED_SITE = const(50)  # belongs to another site
 REFUSED_VERSION = const(51)  # not above the highest version ever held
 REFUSED_SELF_TEST = const(52)  # this node does not compute what the set says it should
 WAVE_BROKEN = const(53)  # a pull that ended early: time over, connection lost, flash or heap full
-SET_RETURNED = const(54)  # a reset while a set was on trial: the set before it is back
+SET_RETURNED = const(54)  # a reset while a set was on trial, or no cycle asked for it: the set before it is back
 COUNTERS = const(55)
 WRAP_MASK = const((1 << 30) - 1)
 

@@ -3,8 +3,9 @@
 from wave_bench import BEFORE_WRAP
 
 from firmware import mqtt_session
-from firmware.mqtt import IN_MAX, SET_OPENING, Client, field, packet_of
+from firmware.mqtt import IN_MAX, Client, field, packet_of
 from protocol.compat import ticks_add
+from protocol.filter_set import OPENING_SIZE
 
 PACKETS_IN, BYTES_IN, PACKETS_OUT, BYTES_OUT, SKIPPED = range(5)
 KEEPALIVE_S = 60
@@ -36,7 +37,7 @@ class Line:
         found = []
         for at, size, data in self.pieces:
             if at == 0:
-                assert len(data) >= min(size, SET_OPENING)
+                assert len(data) >= min(size, OPENING_SIZE)
                 found.append([size, b""])
             assert (found[-1][0], len(found[-1][1])) == (size, at)
             found[-1][1] += data
@@ -54,6 +55,10 @@ class Line:
     def sent(self):
         """What went out since the last look."""
         out, self.client.out = bytes(self.client.out), bytearray()
+        while self.client.file:
+            self.client.refill()
+            out += self.client.out
+            self.client.out = bytearray()
         return out
 
     def wait(self, duration_ms):

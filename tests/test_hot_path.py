@@ -37,7 +37,7 @@ CALLS = {
     "kind_of": "kind_of(member)",
     "cycle_of": "cycle_of(member, 1000000)",
     "ticks_diff": "ticks_diff(5, 1073741820)",
-    "Trace.fault": "trace.fault(34, 5)",
+    "Trace.fault": "trace.fault(34)",
 }
 
 HEAD = f"""

@@ -1,8 +1,11 @@
 """Filter sets over real sockets: a node takes them from a real mosquitto, passes them on, and refuses bad ones."""
 
+import os
+from pathlib import Path
+
 import pytest
 from broker_bench import Observer, mosquitto_on, needs_mosquitto
-from link_bench import CONNACK, SUBACK, Bench, listening, serve, suback
+from link_bench import CONNACK, SUBACK, Bench, listening, received, serve, suback
 from mqtt_bench import publish_of
 from node_bench import beacon_of
 from refusals import matrix
@@ -10,7 +13,7 @@ from wave_bench import QUIET, RESTING, content
 from wave_sets import KEY, good
 
 from firmware import mqtt
-from firmware.wave import PULL_MS, RETRY_MS, RETRY_SHIFT_MAX
+from firmware.wave import PULL_MS, PULLING, RETRY_MS, RETRY_SHIFT_MAX
 from gateway.broker import open_broker
 from protocol import frame, health
 from protocol.filter_set import STAGED
@@ -164,7 +167,8 @@ def test_a_neighbour_that_never_gives_what_it_holds_is_given_up_and_asked_again(
         with serve(bench, listener, [CONNACK, SUBACK]):
             bench.until(lambda: bench.link._client.state == mqtt.READY)
             for tries in range(1, 4):
-                wave_of(bench).notice(3, 2, bench.now_ms())
+                while wave_of(bench).state != PULLING:  # no other speaks
+                    wave_of(bench).notice(3, 2, bench.now_ms())
                 slot = wave_of(bench).slot
                 bench.until(lambda slot=slot: bench.link._pulled == slot >= 0)
                 bench.skip(PULL_MS)
@@ -173,3 +177,128 @@ def test_a_neighbour_that_never_gives_what_it_holds_is_given_up_and_asked_again(
                 bench.skip(RETRY_MS << tries)
                 bench.link._client._heard_ms = bench.link._client._spoke_ms = bench.now_ms()
                 bench.until(lambda: wave_of(bench).state == QUIET)
+
+
+# What is offered
+
+OFFER = f"{FIRST}/wave".encode()
+
+
+def offering(bench, connection, first=SET):
+    """The node holds a set and its broker has heard of it; gives what came by then."""
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    wave_of(bench).feed(0, len(first), first, bench.now_ms())
+    while wave_of(bench).step(bench.now_ms()):
+        pass
+    heard = bytearray()
+    bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
+    return bytes(heard)
+
+
+def offered_in(stream):
+    """(first byte, payload) of each whole message on the node's wave topic; every packet has to be whole."""
+    found, at = [], 0
+    while at < len(stream):
+        size = shift = 0
+        head = at + 1
+        while True:
+            size |= (stream[head] & 127) << shift
+            shift, head = shift + 7, head + 1
+            if stream[head - 1] < 128:
+                break
+        body = stream[head : head + size]
+        assert size == len(body), "cut short"
+        if stream[at] >> 4 == 3 and body[2 : 2 + len(OFFER)] == OFFER:
+            found.append((stream[at], body[4 + len(OFFER) :]))
+        at = head + size
+    return found
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A node that is connected, and the broker's end of its connection."""
+    with listening() as listener:
+        bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch, key=KEY)
+        with serve(bench, listener, [CONNACK, SUBACK_OF_FIRST]) as connection:
+            connection.settimeout(0.1)  # TCP keeps small pieces back for some 40 ms
+            yield bench, connection
+
+
+def test_a_set_is_offered_as_one_message(served):
+    assert [(0x33, SET)] == offered_in(offering(*served))
+
+
+def test_while_a_set_is_offered_no_set_takes_its_place(served):
+    """What would be sent of it, is not there any more. The set comes again, with a beacon or to the next pull."""
+    bench, connection = served
+    bench.link._write = lambda _now_ms: mqtt.NOTHING_DUE_MS  # the broker does not read for a while
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
+    bench.until(lambda: wave_of(bench).phase == STAGED)
+    bench.poll()
+    connection.sendall(publish_of(good(3), FROM_GATEWAY.encode(), 0x33, b"\x00\x07"))
+    packets = bench.link._client.counters[0]
+    bench.until(lambda: bench.link._client.counters[0] > packets)
+    del bench.link._write
+    heard = bytearray()
+    bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
+    assert [(0x33, SET)] == offered_in(bytes(heard))
+    connection.sendall(publish_of(good(3), FROM_GATEWAY.encode(), 0x33, b"\x00\x08"))
+    bench.until(lambda: wave_of(bench).highest == 3)
+
+
+@pytest.mark.parametrize("part", [100, None])
+def test_a_set_whose_place_is_taken_is_not_offered_again(part, served):
+    bench, connection = served
+    offering(bench, connection)
+    bench.skip(mqtt.ANSWER_MS + 500)
+    connection.sendall(publish_of(good(3), FROM_GATEWAY.encode(), 0x33, b"\x00\x07")[:part])
+    bench.until(lambda: wave_of(bench).phase != STAGED)
+    heard = bytearray()
+    bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
+    assert SET not in [data for _, data in offered_in(bytes(heard))]
+    assert not bench.is_off()
+
+
+def test_an_offered_set_that_is_gone_costs_the_offer_only(served):
+    bench, connection = served
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
+    while wave_of(bench).step(bench.now_ms()):
+        pass
+    os.rename(wave_of(bench).offers, "kept")
+    bench.poll()
+    assert (False, 1) == (bench.is_off(), bench.link._client.counters[4])
+    os.rename("kept", wave_of(bench).offers)
+    bench.skip(mqtt.ANSWER_MS + 1)
+    heard = bytearray()
+    bench.until(lambda: not received(connection, heard) and offered_in(bytes(heard)))
+    assert [(0x33, SET)] == offered_in(bytes(heard))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "the flash fails")])
+@pytest.mark.parametrize("when", ["publish_file", "refill"])
+def test_a_full_heap_or_a_bad_flash_costs_the_connection_and_not_the_node(when, error, served, monkeypatch):
+    def fail(*_):
+        raise error
+
+    bench, _ = served
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.link._client, when, fail)
+        wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
+        while wave_of(bench).step(bench.now_ms()):
+            pass
+        bench.until(bench.is_off)
+    assert 1 == bench.link.node.trace.counters[health.MQTT_LOST]
+
+
+def test_a_set_that_is_cut_short_on_the_flash_leaves_no_message_without_its_end(served):
+    bench, _ = served
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
+    while wave_of(bench).step(bench.now_ms()):
+        pass
+    bench.poll()
+    Path(wave_of(bench).offers).write_bytes(b"")
+    bench.until(bench.is_off)

@@ -1,9 +1,12 @@
 """Filter sets over the MQTT client: the only payloads that may be longer than its buffer."""
 
-import pytest
-from mqtt_bench import CONNACK, SKIPPED, SUBACK, duplicate_of, publish_of, ready
+import errno
+from pathlib import Path
 
-from firmware.mqtt import ANSWER_MS, IN_MAX, READY, field, packet_of
+import pytest
+from mqtt_bench import CONNACK, PINGRESP, SKIPPED, SUBACK, duplicate_of, publish_of, ready
+
+from firmware.mqtt import ANSWER_MS, IN_MAX, OUT_MAX, READY, field, packet_of
 
 WAVE = b"tm/1/memory/n/n-00-01/wave"
 
@@ -109,9 +112,13 @@ def own_message(packet_id, data):
     return packet_of(0x33, field(WAVE) + packet_id.to_bytes(2, "big") + data)
 
 
+def publish(line, path):
+    line.client.publish_file(WAVE, path, line.now_ms)
+
+
 def test_a_file_is_published_as_one_retained_message(own_set):
     line = ready()
-    line.client.publish_file(WAVE, own_set, 700, line.now_ms)
+    publish(line, own_set)
     assert own_message(3, set_of(700)) == line.sent()
     line.receive(b"\x40\x02\x00\x03")
     line.wait(ANSWER_MS + 1)
@@ -120,7 +127,7 @@ def test_a_file_is_published_as_one_retained_message(own_set):
 
 def test_a_file_without_puback_is_read_again_and_repeated_as_a_duplicate(own_set):
     line = ready()
-    line.client.publish_file(WAVE, own_set, 700, line.now_ms)
+    publish(line, own_set)
     line.sent()
     line.wait(ANSWER_MS + 1)
     assert duplicate_of(own_message(3, set_of(700))) == line.sent()
@@ -132,8 +139,81 @@ def test_a_file_without_puback_is_read_again_and_repeated_as_a_duplicate(own_set
 
 def test_a_file_that_is_withdrawn_is_not_repeated(own_set):
     line = ready()
-    line.client.publish_file(WAVE, own_set, 700, line.now_ms)
+    publish(line, own_set)
     line.sent()
     line.client.withdraw(WAVE)
     line.wait(ANSWER_MS + 1)
     assert b"" == line.sent()
+
+
+def test_of_a_file_no_more_than_a_piece_waits_for_the_socket(own_set):
+    line = ready()
+    publish(line, own_set)
+    waiting = [len(line.client.out)]
+    while line.client.file:
+        line.client.out = bytearray()
+        line.client.refill()
+        waiting.append(len(line.client.out))
+    assert [128] * 5 + [60] == waiting[1:]
+    assert waiting[0] < 50
+
+
+def test_what_is_said_while_a_file_goes_out_comes_behind_it(own_set):
+    """Also what was said between two pieces, and before it stays before it."""
+    line = ready()
+    line.client.publish(b"a", b"before")
+    publish(line, own_set)
+    line.client.publish(b"a", b"first")
+    line.client.out = bytearray()
+    line.client.refill()
+    line.client.publish(b"a", b"second")
+    sent = line.sent()
+    behind = publish_of(b"first", b"a") + publish_of(b"second", b"a")
+    assert sent == set_of(700) + behind
+    publish(line, own_set)
+    line.client.publish(b"a", b"third")
+    assert own_message(4, set_of(700)) + publish_of(b"third", b"a") == line.sent()
+
+
+def test_what_waits_behind_a_file_is_limited_too(own_set):
+    line = ready()
+    publish(line, own_set)
+    for _ in range(300):
+        line.client.publish(b"a", b"reading")
+    assert len(line.sent()) < OUT_MAX + 800
+    assert line.client.counters[SKIPPED] > 100
+
+
+def test_a_file_that_cannot_be_opened_is_counted_and_tried_again_later(own_set):
+    line = ready()
+    publish(line, own_set + ".gone")
+    assert (b"", 1) == (line.sent(), line.client.counters[SKIPPED])
+    Path(own_set).rename(own_set + ".gone")
+    line.wait(ANSWER_MS)
+    assert b"" == line.sent()
+    line.wait(1)
+    assert own_message(3, set_of(700)) == line.sent()
+
+
+@pytest.mark.parametrize("left", [0, 1, 127, 128, 600, 699])
+def test_a_file_that_gives_less_than_was_announced_breaks_the_connection(left, own_set):
+    """Whatever came behind it would be taken for its content."""
+    line = ready()
+    publish(line, own_set)
+    Path(own_set).write_bytes(set_of(left))
+    with pytest.raises(OSError, match=str(errno.EIO)):
+        line.sent()
+    line.client.drop()
+    assert (None, b"") == (line.client.file, line.client.out)
+
+
+def test_nothing_is_repeated_to_a_broker_that_does_not_read(own_set):
+    line = ready(facts_arrived=False)
+    publish(line, own_set)
+    for _ in range(5):
+        line.receive(PINGRESP)
+        line.wait(ANSWER_MS + 1)
+    assert len(line.client.out) < 60, "the file's beginning; pings wait behind it"
+    assert own_message(3, set_of(700)) == line.sent()[: len(own_message(3, set_of(700)))]
+    line.wait(0)
+    assert duplicate_of(own_message(3, set_of(700))) in line.sent()

@@ -20,7 +20,7 @@ from wave_sets import KEY, SECRET_KEY
 
 from firmware.node import COLLECT, DONE, IDLE, TO_GATEWAY, TO_HALO, Node
 from firmware.start import prepare_filters
-from firmware.wave import PULLING, QUIET, RECEIVED, TRIAL_CYCLES
+from firmware.wave import PULLING, QUIET, RECEIVED, STRAY_CYCLES, TRIAL_CYCLES
 from gateway import wave
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
@@ -176,6 +176,74 @@ def test_a_node_that_returned_abstains_from_the_cycles_of_the_set_that_failed(be
     bench.hear(beacon_of(7, version=2))
     assert (DONE, RETURNED) == (bench.node.state, bench.node.wave.phase)
     assert [reading_of(CENTRE, 7), filters_frame(bench, 7, RETURNED)] == [data for _, data in bench.said]
+
+
+def switched_by_a_neighbour(bench):
+    """A node on trial while the gateway's cycles are of the version before."""
+    staged(bench)
+    bench.hear(reading_of((0, 0), 6, version=2))
+    assert (TRIAL, 2) == (bench.node.wave.phase, bench.node.wave.active.version)
+    return bench
+
+
+def test_a_trial_that_the_gateway_knows_nothing_of_ends_and_the_node_takes_part_again(bench):
+    """Otherwise it would abstain from every cycle, and take no set either."""
+    switched_by_a_neighbour(bench)
+    for cycle in range(6, 6 + STRAY_CYCLES - 1):
+        complete(bench, cycle, 1)
+        assert TRIAL == bench.node.wave.phase
+    bench.said.clear()
+    complete(bench, 6 + STRAY_CYCLES - 1, 1)
+    assert (RETURNED, 1) == (bench.node.wave.phase, bench.node.wave.active.version)
+    assert 1 == bench.count(health.SET_RETURNED)
+    kinds = [data[0] & 15 for _, data in bench.said]
+    assert [frame.READING, frame.FILTERS, frame.ACTIVATIONS, frame.MEMBER] == kinds
+    feed(bench, signed(3))
+    work(bench)
+    assert (STAGED, 3) == (bench.node.wave.phase, bench.node.wave.highest)
+
+
+def test_a_gateway_that_starts_again_counts_its_cycles_anew(bench):
+    switched_by_a_neighbour(bench)
+    for run in (RUN, RUN + 1):
+        for cycle in range(6, 6 + STRAY_CYCLES - 1):
+            bench.hear(beacon_of(cycle, run=run, version=1))
+    assert TRIAL == bench.node.wave.phase
+    complete(bench, 100, 2)
+    assert TRIAL == bench.node.wave.phase
+
+
+def test_beacons_that_are_late_or_open_nothing_end_no_trial(bench):
+    switched_by_a_neighbour(bench)
+    bench.hear(beacon_of(6, version=1))
+    for _ in range(2 * STRAY_CYCLES):
+        bench.hear(beacon_of(6, version=1), beacon_of(7, version=1, flags=beacon.OPENS_NOTHING))
+    assert TRIAL == bench.node.wave.phase
+
+
+def test_a_node_without_a_reading_does_not_confirm_a_set_in_cycles_of_another(bench):
+    switched_by_a_neighbour(bench)
+    bench.node._sensor = Steady(None)
+    for cycle in range(6, 6 + STRAY_CYCLES - 1):
+        bench.hear(beacon_of(cycle, version=1))
+        assert TRIAL == bench.node.wave.phase
+
+
+def test_a_node_without_a_reading_confirms_a_set_in_cycles_of_that_set(bench):
+    """It can take no next one otherwise."""
+    staged(bench)
+    bench.node._sensor = Steady(None)
+    for cycle in range(6, 6 + TRIAL_CYCLES):
+        assert CONFIRMED != bench.node.wave.phase
+        bench.hear(beacon_of(cycle, version=2))
+    assert CONFIRMED == bench.node.wave.phase
+
+
+def test_a_fault_of_the_wave_is_remembered_with_its_cycle(bench):
+    complete(bench, 5, 1)
+    feed(bench, signed(2)[:-1])
+    work(bench)
+    assert [5, health.REFUSED_SIGNATURE] == list(bench.node.trace.ring[:2])
 
 
 # What is said

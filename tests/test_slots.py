@@ -25,7 +25,7 @@ def path(tmp_path):
 
 def record(active, phase, highest, first=NONE, second=NONE):
     """The table of firmware/slots.py, written out by hand."""
-    data = b"TS" + bytes((1, active, phase)) + highest.to_bytes(4, "little") + first + second
+    data = b"TS" + bytes((2, active, phase)) + highest.to_bytes(4, "little") + first + second
     return data + sha256(data).digest()[:4]
 
 
@@ -35,7 +35,8 @@ def write(path, data):
 
 
 def digest_of(data):
-    return sha256(data[:-64]).digest()
+    """Of the digest that is signed, and its signature behind it."""
+    return sha256(sha256(data[:-64]).digest() + data[-64:]).digest()
 
 
 def test_without_a_record_slot_0_is_active_and_confirmed(path):
@@ -65,7 +66,7 @@ def test_a_record_with_any_byte_changed_or_of_any_other_length_counts_for_nothin
         assert (0, CONFIRMED, None, (NONE, NONE)) == slots.read_record(path), data
 
 
-@pytest.mark.parametrize(("at", "value"), [(0, b"t"), (1, b"T"), (2, b"\2"), (3, b"\2"), (4, b"\4")])
+@pytest.mark.parametrize(("at", "value"), [(0, b"t"), (1, b"T"), (2, b"\1"), (3, b"\2"), (4, b"\4")])
 def test_a_whole_record_that_is_of_another_format_counts_for_nothing(at, value, path):
     whole = record(1, TRIAL, 9, FIRST, SECOND)
     data = whole[:at] + value + whole[at + 1 : -4]
@@ -110,7 +111,7 @@ def test_a_slot_whose_digest_is_known_is_read_only_if_it_is_that(path):
     write(path + ".1", data)
     assert 2 == slots.load(path + ".1", digest_of(data), filter_set.unpack).version
     assert 2 == slots.load(path + ".1", NONE, filter_set.unpack).version
-    for at in range(len(data) - 64):
+    for at in range(len(data)):
         write(path + ".1", data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :])
         assert slots.load(path + ".1", digest_of(data), filter_set.unpack) is None, at
 

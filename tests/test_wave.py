@@ -20,10 +20,10 @@ from wave_bench import (
 from wave_sets import KEY, flashed, good
 
 from firmware import slots
-from firmware.wave import PULL_MS, RETRY_MS, RETRY_SHIFT_MAX
+from firmware.wave import PASSED_OVER, PULL_MS, RETRY_MS, RETRY_SHIFT_MAX
 from protocol.compat import TICKS_PERIOD, ticks_diff
 from protocol.filter_set import CONFIRMED, STAGED
-from protocol.health import WAVE_BROKEN
+from protocol.health import REFUSED_SIGNATURE, WAVE_BROKEN
 
 SLOT = 4  # of the neighbour that has something newer
 SET = good(2)
@@ -127,11 +127,57 @@ def test_only_a_quiet_node_notices(state, bench):
     assert (state, slot) == (bench.wave.state, bench.wave.slot)
 
 
-def test_one_neighbour_is_pulled_from_at_a_time_and_none_once_the_set_is_there(bench):
-    bring(bench, RECEIVED)
+def test_one_neighbour_is_pulled_from_at_a_time_and_none_once_its_set_is_judged(bench):
+    bring(bench, PROVEN)
     assert SLOT == bench.wave.slot
     bench.wave.step(bench.now_ms)
     assert -1 == bench.wave.slot
+
+
+def test_after_a_pull_that_failed_another_neighbour_goes_first(bench):
+    """One that holds the set but does not give it may be the first to speak in every cycle."""
+    bench.wave.notice(SLOT, 2, bench.now_ms)
+    bench.wait(PULL_MS)
+    bench.rest()
+    bench.wave.notice(SLOT, 2, bench.now_ms)
+    bench.wave.notice(SLOT, 2, bench.now_ms)
+    assert QUIET == bench.wave.state
+    bench.wave.notice(SLOT + 1, 2, bench.now_ms)
+    assert (PULLING, SLOT + 1) == (bench.wave.state, bench.wave.slot)
+
+
+def test_a_neighbour_whose_set_was_refused_is_not_the_first_that_is_asked_again(bench):
+    bench.wave.notice(SLOT, 2, bench.now_ms)
+    bench.take_in(SET[:-1] + bytes((SET[-1] ^ 1,)))
+    assert {REFUSED_SIGNATURE: 1} == bench.faults()
+    bench.rest()
+    for slot in (SLOT, SLOT + 1):
+        bench.wave.notice(slot, 2, bench.now_ms)
+    assert SLOT + 1 == bench.wave.slot
+
+
+def test_a_neighbour_that_failed_is_asked_again_where_no_other_speaks(bench):
+    for _ in range(3):
+        heard = 0
+        while bench.wave.state == QUIET:
+            bench.wave.notice(SLOT, 2, bench.now_ms)
+            heard += 1
+        assert heard <= 1 + PASSED_OVER
+        assert SLOT == bench.wave.slot
+        bench.wait(PULL_MS)
+        bench.rest()
+    assert 1 + PASSED_OVER == heard
+
+
+def test_of_two_neighbours_the_one_that_gives_is_asked_before_long_whoever_speaks_first(bench):
+    asked = []
+    for _ in range(4):
+        for slot in (SLOT, SLOT + 1):
+            bench.wave.notice(slot, 2, bench.now_ms)
+        asked.append(bench.wave.slot)
+        bench.wait(PULL_MS)
+        bench.rest()
+    assert [SLOT, SLOT + 1] * 2 == asked
 
 
 # What comes to nothing
@@ -195,7 +241,8 @@ def test_what_is_there_as_a_whole_has_no_time_limit(state, bench):
 def test_after_each_failure_the_next_try_waits_twice_as_long_up_to_64_seconds(bench):
     waits_ms = []
     for _ in range(RETRY_SHIFT_MAX + 3):
-        bring(bench, PULLING)
+        while bench.wave.state != PULLING:
+            bench.wave.notice(SLOT, 2, bench.now_ms)
         bench.wave.lose_link(bench.now_ms)
         waits_ms.append(ticks_diff(bench.wave._due_ms, bench.now_ms))
         bench.wait(waits_ms[-1] - 1)
@@ -229,7 +276,7 @@ def test_a_flash_that_cannot_be_opened_is_counted_and_tried_again(bench, monkeyp
     assert STAGED == bench.wave.phase
 
 
-WORK = {RECEIVED: "_begin_proof", PROVEN: "_read_back", READ: "_try_out"}
+WORK = {RECEIVED: "_begin_proof", PROVEN: "_read_back", READ: "_hold"}
 
 
 def fail_in(bench, state, error, monkeypatch):

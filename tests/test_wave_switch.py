@@ -7,7 +7,7 @@ from wave_bench import QUIET, RESTING, Bench, content
 from wave_sets import KEY, flashed, good
 
 from firmware import slots
-from firmware.wave import PULL_MS, TRIAL_CYCLES
+from firmware.wave import PULL_MS, STRAY_CYCLES, TRIAL_CYCLES
 from protocol import health
 from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
 from protocol.health import REFUSED_SIGNATURE, WAVE_BROKEN
@@ -50,7 +50,7 @@ def test_a_set_is_confirmed_by_its_third_completed_cycle(bench):
     bench.switch(2)
     phases = []
     for _ in range(TRIAL_CYCLES):
-        bench.wave.complete_cycle()
+        bench.complete_cycle()
         phases.append((bench.wave.phase, bench.wave.state, slots.read_record(bench.path)[1]))
     assert [(TRIAL, RESTING, TRIAL)] * 2 + [(CONFIRMED, QUIET, CONFIRMED)] == phases
 
@@ -68,7 +68,7 @@ def test_a_node_that_is_reset_on_trial_is_back_at_the_set_before_and_says_so(ben
     computed = bench.computed()
     bench.take_in(SET)
     bench.switch(2)
-    bench.wave.complete_cycle()
+    bench.complete_cycle()
     for boots in range(2):
         bench.boot()
         assert (RETURNED, 1, 2, True) == (
@@ -123,7 +123,7 @@ def test_a_newer_set_takes_the_place_of_one_that_waits_for_its_cycle(bench):
     assert (STAGED, 3) == (bench.wave.phase, bench.wave.staged.version)
 
 
-@pytest.mark.parametrize("write", ["take_staged", "complete_cycle"])
+@pytest.mark.parametrize("write", ["switch", "confirm"])
 def test_a_flash_that_cannot_be_written_costs_no_cycle(write, bench, monkeypatch):
     """A switch that cannot be recorded is not made; a confirmation is tried again in the next cycle."""
     bench.take_in(SET)
@@ -131,7 +131,7 @@ def test_a_flash_that_cannot_be_written_costs_no_cycle(write, bench, monkeypatch
     def fail(*_):
         raise OSError(30, "read-only")
 
-    if write == "take_staged":
+    if write == "switch":
         with monkeypatch.context() as patch:
             patch.setattr(slots, "mark", fail)
             assert not bench.switch(2)
@@ -143,8 +143,105 @@ def test_a_flash_that_cannot_be_written_costs_no_cycle(write, bench, monkeypatch
         patch.setattr(slots, "mark", fail)
         bench.confirm()
     assert (TRIAL, {WAVE_BROKEN: 1}) == (bench.wave.phase, bench.faults())
-    bench.wave.complete_cycle()
+    bench.complete_cycle()
     assert CONFIRMED == bench.wave.phase
+
+
+def stray(bench, cycles, version=1):
+    """Beacons of so many cycles in a row name another version than the one on trial."""
+    went_back = []
+    for _ in range(cycles):
+        bench.wave.told(version)
+        went_back.append(bench.wave.stray >= STRAY_CYCLES and bench.wave.go_back())
+    return went_back
+
+
+def test_a_trial_that_no_beacon_asks_for_ends_after_ten_cycles_with_the_set_before(bench):
+    computed = bench.computed()
+    bench.take_in(SET)
+    bench.switch(2)
+    assert [False] * (STRAY_CYCLES - 1) + [True] == stray(bench, STRAY_CYCLES)
+    wave = bench.wave
+    assert 10 == STRAY_CYCLES
+    assert (RETURNED, QUIET, 1, 2, "") == (wave.phase, wave.state, wave.active.version, wave.highest, wave.offers)
+    assert ({health.SET_RETURNED: 1}, computed, True) == (bench.faults(), bench.computed(), wave.news)
+    assert (0, RETURNED) == slots.read_record(bench.path)[:2]
+    bench.take_in(good(3))
+    assert bench.switch(3)
+    bench.confirm()
+    assert (CONFIRMED, 3) == (wave.phase, wave.active.version)
+
+
+def test_a_node_that_went_back_by_itself_is_the_same_after_a_reset(bench):
+    for version in (2, 3):
+        bench.take_in(good(version))
+        bench.switch(version)
+        bench.confirm()
+    bench.take_in(good(4))
+    bench.switch(4)
+    stray(bench, STRAY_CYCLES, 3)
+    before = [bench.wave.active.version, bench.wave.phase, bench.wave.highest, bench.wave.offers, bench.computed()]
+    assert [3, RETURNED, 4] == before[:3]
+    assert good(3) == content(bench.wave.offers)
+    bench.boot()
+    assert before == [
+        bench.wave.active.version,
+        bench.wave.phase,
+        bench.wave.highest,
+        bench.wave.offers,
+        bench.computed(),
+    ]
+
+
+def test_cycles_of_the_set_on_trial_between_others_let_the_trial_go_on(bench):
+    bench.take_in(SET)
+    bench.switch(2)
+    for _ in range(3):
+        assert not any(stray(bench, STRAY_CYCLES - 1))
+        bench.wave.told(2)
+    assert (TRIAL, 2) == (bench.wave.phase, bench.wave.active.version)
+
+
+def test_only_a_trial_ends_because_beacons_name_another_set(bench):
+    bench.take_in(SET)
+    assert not any(stray(bench, 30, 7))
+    assert STAGED == bench.wave.phase
+    bench.switch(2)
+    bench.confirm()
+    assert not any(stray(bench, 30, 7))
+    assert (CONFIRMED, 2) == (bench.wave.phase, bench.wave.active.version)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone", "read-only", "no room"])
+def test_a_trial_goes_on_where_the_set_before_cannot_be_had(how, bench, tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError if how == "no room" else OSError(30, "read-only")
+
+    bench.take_in(SET)
+    bench.switch(2)
+    computed = bench.computed()
+    if how == "damaged":
+        (tmp_path / "f").write_bytes(flashed()[:50])
+    elif how == "gone":
+        (tmp_path / "f").rename(tmp_path / "elsewhere")
+    else:
+        monkeypatch.setattr(slots, "mark" if how == "read-only" else "load", fail)
+    assert not any(stray(bench, 3 * STRAY_CYCLES))
+    assert (TRIAL, RESTING, 2, computed) == (bench.wave.phase, bench.wave.state, 2, bench.computed())
+    assert TRIAL == slots.read_record(bench.path)[1]
+    assert {WAVE_BROKEN: 3} == bench.faults()
+    monkeypatch.undo()
+    bench.confirm()
+    assert CONFIRMED == bench.wave.phase
+
+
+def test_a_set_whose_signature_is_damaged_is_offered_to_nobody(bench):
+    """Every neighbour would refuse it, again and again."""
+    bench.take_in(SET)
+    with open(bench.wave.offers, "wb") as file:
+        file.write(SET[:-1] + bytes((SET[-1] ^ 1,)))
+    bench.boot()
+    assert ("", None, CONFIRMED) == (bench.wave.offers, bench.wave.staged, bench.wave.phase)
 
 
 # What a node says and offers

@@ -86,7 +86,12 @@ class Bench:
 
     def confirm(self):
         for _ in range(wave.TRIAL_CYCLES):
-            self.wave.complete_cycle()
+            self.complete_cycle()
+
+    def complete_cycle(self):
+        """A cycle of the set on trial comes to its end."""
+        self.wave.completed += 1
+        self.wave.step(self.now_ms)
 
     def rest(self):
         """Wait until the next try is allowed: never longer than the longest wait."""

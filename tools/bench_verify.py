@@ -42,6 +42,7 @@ print(*measure(verify, {case}, {rounds}))
 """
 _LOAD = """
 import gc
+import protocol.compat  # what it imports stays in a node anyway
 def loaded():
     gc.collect()
     before = gc.mem_alloc()

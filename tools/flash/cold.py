@@ -2,8 +2,9 @@
 
 A function or method marked `@cold` or `@rare` (protocol/compat.py) becomes a module of its own that holds it as
 `run_cold`, together with what it needs; calls of it become `load_cold("its name")(...)`. A cold `__init__` is named for
-its class, and is called on a new, empty object. Functions and constants that both sides need are copied; a class that
-both sides need, or that a lasting object is made of, stays in the bundle, and the cold module asks the bundle for it.
+its class, and is called on a new, empty object. Functions and constants that both sides need are copied; `load_cold`,
+and a class that both sides need or that a lasting object is made of, stay in the bundle, and the cold module asks the
+bundle for them.
 """
 
 import ast
@@ -90,8 +91,8 @@ def split(name: str, body: Statements, entries: set[str]) -> dict[str, Statement
     shared = [s for s in rest if isinstance(s, ast.ClassDef) and _is_shared(s, lasting, parts)]
     warm += [s for s in _needed([*shared], rest) if s not in warm]
     modules = {name: copy.deepcopy([s for s in rest if s in warm])}
-    apart = [s for s in body if s not in shared]
-    asked = {s.name for s in shared}
+    asked = {LOAD, *(s.name for s in shared)}
+    apart = [s for s in body if not _names_of(s) & asked]
     for function in cold:
         needed = _needed([function], apart)
         own = [s for s in apart if s in needed and s is not function]

@@ -113,7 +113,7 @@ class _Renaming(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = ast.unparse(node.func)
-        if called == LOAD and isinstance(node.args[0], ast.Constant):
+        if called.split(".")[-1] == LOAD and isinstance(node.args[0], ast.Constant):
             node.args = [ast.Constant(self._files[str(node.args[0].value)])]
         if called == "namedtuple":
             node.args[0] = ast.Constant("tuple")  # a name in ROM; nobody asks for the type's
