@@ -4,7 +4,7 @@ from array import array
 
 from firmware.unit import convolve
 from protocol.compat import cold
-from protocol.filter_set import CONV1X1, channels_of
+from protocol.filter_set import CONV1X1, CONV3X3_SIGN, channels_of
 
 
 class Filters:
@@ -16,6 +16,7 @@ class Filters:
         inputs: per layer its stored inputs, uint16 [taps].
         values: per layer the node's own activations, uint8 [channels out].
         exchanges: per exchange the index of its layer.
+        layers: (kind, weights, bias, shape) each, as protocol/filter_set.py has them.
     """
 
     @cold
@@ -24,11 +25,16 @@ class Filters:
         self.version = filter_set.version
         self.reference_ccel = filter_set.reference_ccel
         # As plain tuples: the set's own types shall leave the heap with the code that read it.
-        self._layers = [tuple(layer) for layer in filter_set.layers]
+        self.layers = [tuple(layer) for layer in filter_set.layers]
         layers = filter_set.layers
         self.exchanges = [k for k in range(len(layers)) if layers[k].kind != CONV1X1]
         self.inputs = [array("H", bytes(2 * layer.shape[0])) for layer in layers]
         self.values = [bytearray(channels_of(layer)) for layer in layers]
+
+    @cold
+    def has_sign(self) -> bool:
+        """Whether this is the one layer that mode event knows."""
+        return self.layers[0][0] == CONV3X3_SIGN
 
     @cold
     def compute(self, layer: int) -> int:
@@ -38,7 +44,7 @@ class Filters:
         """
         self.convolve(layer)
         layer += 1
-        while layer < len(self.values) and self._layers[layer][0] == CONV1X1:
+        while layer < len(self.values) and self.layers[layer][0] == CONV1X1:
             inputs, own = self.inputs[layer], self.values[layer - 1]
             for channel in range(len(own)):
                 inputs[channel] = own[channel]
@@ -48,6 +54,6 @@ class Filters:
 
     def convolve(self, layer: int) -> None:
         """Compute one layer's unit from its inputs."""
-        _, weights, bias, shape = self._layers[layer]
+        _, weights, bias, shape = self.layers[layer]
         convolve(self.values[layer], self.inputs[layer], weights, bias, shape)
 

@@ -41,7 +41,8 @@ class Neighbours:
         self.arrived = bytearray(len(inputs))
         self.absence = bytearray(len(inputs))
 
-    def clear(self) -> None:
+    @cold
+    def start_cycle(self) -> None:
         """Forget the values of the last cycle."""
         for slot in range(grid.SLOTS):
             if self._silent[slot] < 255:

@@ -66,6 +66,11 @@ class Node:
         run, cycle: of the cycle entered, u32.
         trace: counters and latest faults.
         wave: its filters, and what it does about newer ones.
+        beacon: the latest believed, None before the first.
+        version: of the filters that the cycle is computed with.
+        reading_ccel: of this cycle, None where the sensor gives nothing.
+        report: the latest, as long as no beacon acknowledged it.
+        event: what it knows and does in mode event; None before that, and in mode always.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
 
@@ -86,6 +91,7 @@ class Node:
         self.run = self.cycle = 0
         self.state = IDLE
         self.wave = Wave(filters, self.trace)
+        self._leave_event()
         self._sensor = sensor
         self._boot = boot
         self._seq = 0
@@ -93,15 +99,15 @@ class Node:
         self._use_active_filters()
         self._corner = grid.corner_of(row, col)
         self._corner_slots = grid.corner_slots(row, col)
-        self._reading_ccel = None
+        self.reading_ccel = None
         self._own = array("H", (0,))
         self._exchange = 0
         self._entered_ms = 0
         self._free_running = False
         self._told_cycle = 0  # of the latest beacon, believed or not
-        self._beacon: beacon.Beacon = None
-        self._version = 0  # of the filters that the cycle is computed with
-        self._report = b""
+        self.beacon: beacon.Beacon = None
+        self.version = 0  # of the filters that the cycle is computed with
+        self.report = b""
         self._out = []
 
     def enter(self, run: int, cycle: int, version: int, now_ms: int) -> None:
@@ -109,7 +115,7 @@ class Node:
         if self.wave.staged:
             self.wave.news = True  # neighbours that missed it may hear of it now
             if self.wave.take_staged(version):
-                self._version = self.wave.active.version  # a neighbour's frame may come before the beacon
+                self.version = self.wave.active.version  # a neighbour's frame may come before the beacon
                 self._use_active_filters()
         elif self.wave.stray >= STRAY_CYCLES and self.wave.go_back():
             self._use_active_filters()
@@ -125,29 +131,67 @@ class Node:
         self._entered_ms = now_ms
         self._free_running = False
         self._exchange = 0
-        self._neighbours.clear()
-        self._block.clear()
-        self._go(COLLECT)
-        self._reading_ccel = self._read()
-        if self._reading_ccel is None:
-            self._send(TO_HALO, self._head(frame.NO_READING))
-            self._block.no_reading |= 1 << self._corner
-            self._abstain_unless_current()
-            if self.state != DONE:
-                self._go(GATHER if self._is_owner() else DONE)
-                if self.wave.phase == TRIAL:
-                    self.wave.completed += 1
+        self.go(COLLECT)
+        self.reading_ccel = self._read()
+        if self._follow_mode():
+            return  # nor does anybody become unheard by his silence
+        self._neighbours.start_cycle()
+        self._block.start_gathering()
+        if self.reading_ccel is None:
+            self._do_without_reading()
             return
-        self._send(TO_HALO, frame.reading(self._head(frame.READING), self._reading_ccel))
-        self._own[0] = centred(self._reading_ccel, self.wave.active.reference_ccel)
+        self.send(TO_HALO, frame.reading(self._head(frame.READING), self.reading_ccel))
+        self._own[0] = centred(self.reading_ccel, self.wave.active.reference_ccel)
         self._abstain_unless_current()
+
+    @rare
+    def _do_without_reading(self) -> None:
+        """Say so, and gather the block if that is this node's part."""
+        self.send(TO_HALO, self._head(frame.NO_READING))
+        self._block.no_reading |= 1 << self._corner
+        self._abstain_unless_current()
+        if self.state != DONE:
+            self.go(GATHER if self._is_owner() else DONE)
+            if self.wave.phase == TRIAL:
+                self.wave.completed += 1
+
+    def _follow_mode(self) -> bool:
+        """Whether this cycle is one of mode event: the beacon asks for it, and the filters can do it."""
+        if self.beacon.flags & beacon.MODE_MASK != beacon.MODE_EVENT or not self.wave.active.has_sign():
+            self._leave_event()
+            return False
+        if self.event is None:
+            self._open_event()
+        self._in_event = True
+        return True
+
+    @rare
+    def _hear_early(self, kind: int, slot: int, data, now_ms: int) -> None:
+        """A word before the beacon that says the mode: it is not said again. What else there is of mode event is late."""
+        if kind != frame.VALUE or not self.wave.active.has_sign():
+            self.trace.fault(STALE)
+            return
+        if self.event is None:
+            self._open_event()
+        self.event.feed(kind, slot, data, now_ms)
+
+    @cold
+    def _leave_event(self):
+        self.event = None
+        self._in_event = False
+
+    @rare
+    def _open_event(self) -> None:
+        from firmware import event
+
+        self.event = event.Event(self)
 
     def on_frame(self, data, now_ms: int) -> None:
         """Take in a frame from any topic: bytes, bytearray or memoryview. Never raises for what others sent."""
         kind = frame.kind_of(data)
         if kind == frame.BEACON:
             if self._on_beacon(data, now_ms):
-                latest = self._beacon
+                latest = self.beacon
                 self.enter(latest.run, latest.cycle, latest.version, now_ms)
         elif kind == 0 or kind == frame.REPORT:
             self.trace.fault(MALFORMED)
@@ -183,16 +227,16 @@ class Node:
             self.wave.news = True
         if latest.flags & beacon.OPENS_NOTHING:
             return False
-        before, self._beacon = self._beacon, latest
-        last_version, self._version = self._version, latest.version
+        before, self.beacon = self.beacon, latest
+        last_version, self.version = self.version, latest.version
         last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
-            self._report = b""  # nobody asks for another run's reports
+            self.report = b""  # nobody asks for another run's reports
             self.wave.stray = 0
             return True
         if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
             # Said again, or late; two that count up show that the one believed was not real.
-            self._beacon, self._version = before, last_version
+            self.beacon, self.version = before, last_version
             return False
         self._settle_report(data)
         self.wave.told(latest.version)
@@ -215,6 +259,12 @@ class Node:
             self.trace.take(kind, len(data))
             if frame.phase_of(data) != RETURNED:
                 self.wave.notice(slot, frame.highest_of(data), now_ms)
+            return
+        if self._in_event:
+            self.event.feed(kind, slot, data, now_ms)
+            return
+        if kind > frame.FILTERS:
+            self._hear_early(kind, slot, data, now_ms)
             return
         cycle = frame.cycle_of(data, self.cycle)
         known_run = self.state != IDLE and frame.run_of(data) == self.run & 0xFF
@@ -261,6 +311,9 @@ class Node:
 
     def _step(self, now_ms: int) -> bool:
         """Take the next step if nothing has to be waited for; False when there is none to take now."""
+        if self._in_event:
+            self.event.step(self._due_ms(now_ms) <= 0)
+            return False
         if self.state == COLLECT:
             return self._finish_waiting(self._neighbours.awaited(self._exchange), now_ms) and self._compute()
         if self.state == GATHER:
@@ -284,7 +337,7 @@ class Node:
         values = filters.values[layer - 1]
         if layer < len(filters.values):
             self._exchange += 1
-            self._send(TO_HALO, frame.activations(self._head(frame.ACTIVATIONS), self._exchange, values))
+            self.send(TO_HALO, frame.activations(self._head(frame.ACTIVATIONS), self._exchange, values))
         else:
             self._hand_over(values)
         return True
@@ -292,15 +345,15 @@ class Node:
     @cold
     def _hand_over(self, values) -> None:
         """Pool the last activations oneself, or give them to the block's owner."""
-        wanted = self._beacon.flags & beacon.WANT_READINGS
-        reading_ccel = self._reading_ccel if wanted else None
+        wanted = self.beacon.flags & beacon.WANT_READINGS
+        reading_ccel = self.reading_ccel if wanted else None
         absence = self._neighbours.absence
         if self._is_owner():
             self._block.put(self._corner, values, absence, reading_ccel)
-            self._go(GATHER)
+            self.go(GATHER)
         else:
-            self._send(TO_BLOCK, frame.member(self._head(frame.MEMBER), absence, reading_ccel, values))
-            self._go(DONE)
+            self.send(TO_BLOCK, frame.member(self._head(frame.MEMBER), absence, reading_ccel, values))
+            self.go(DONE)
         if self.wave.phase == TRIAL:
             self.wave.completed += 1
 
@@ -308,9 +361,9 @@ class Node:
     def _report_block(self) -> bool:
         self._seq += 1
         features = self._block.features()
-        self._report = report.pack(self._head(frame.REPORT), self._boot, self._seq, self._block, features)
-        self._send(TO_GATEWAY, self._report)
-        self._go(DONE)
+        self.report = report.pack(self._head(frame.REPORT), self._boot, self._seq, self._block, features)
+        self.send(TO_GATEWAY, self.report)
+        self.go(DONE)
         return True
 
     @cold
@@ -320,8 +373,8 @@ class Node:
         wave.news = False
         data = frame.filters(self._head(frame.FILTERS), wave.highest, wave.phase, wave.refused)
         if wave.phase == STAGED:  # else the header of every frame says it
-            self._send(TO_HALO, data)
-        self._send(TO_GATEWAY, data)
+            self.send(TO_HALO, data)
+        self.send(TO_GATEWAY, data)
 
     @cold
     def _use_active_filters(self) -> None:
@@ -332,18 +385,18 @@ class Node:
     @cold
     def _settle_report(self, data) -> None:
         """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
-        acked_cycle = self._beacon.acked_cycle
-        if not self._report or frame.cycle_of(self._report, acked_cycle) != acked_cycle:
+        acked_cycle = self.beacon.acked_cycle
+        if not self.report or frame.cycle_of(self.report, acked_cycle) != acked_cycle:
             return
         if beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE):
-            self._report = b""
+            self.report = b""
         else:
             self._repeat_report()
 
     @rare
     def _repeat_report(self) -> None:
         self.trace.fault(REPEATED)
-        self._send(TO_GATEWAY, self._report)
+        self.send(TO_GATEWAY, self.report)
 
     @cold
     def _start_by_own_clock(self, now_ms: int) -> None:
@@ -369,8 +422,8 @@ class Node:
 
     def _abstain_unless_current(self) -> None:
         """Without the cycle's filter version a node gives its reading and nothing else."""
-        if self._version != self.wave.active.version and self.state != DONE:
-            self._go(DONE)
+        if self.version != self.wave.active.version and self.state != DONE:
+            self.go(DONE)
 
     def _members(self, slots: int) -> int:
         """The corners of the block-mates in a mask of slots, as a mask of corners."""
@@ -395,7 +448,7 @@ class Node:
         """Ms until the current state's time is over."""
         if self.state == IDLE:
             return IDLE_WAKE_MS
-        latest = self._beacon
+        latest = self.beacon
         if self.state == COLLECT:
             wait_ms = latest.exchange_ms * (self._exchange + 1)
         elif self.state == GATHER:
@@ -407,11 +460,13 @@ class Node:
     def _head(self, kind: int) -> bytes:
         return frame.header(kind, self.row, self.col, self.run, self.cycle, self.wave.active.version)
 
-    def _send(self, destination: int, data: bytes) -> None:
+    def send(self, destination: int, data: bytes) -> None:
+        """Count a frame and put it among those that go out."""
         self.trace.send(data[0] & 0x0F, len(data))
         self._out.append((destination, data))
 
-    def _go(self, state: int) -> None:
+    def go(self, state: int) -> None:
+        """Enter a state that may follow the present one."""
         if not _MAY_FOLLOW[self.state] >> state & 1:
             raise RuntimeError("node: no way from state %d to %d" % (self.state, state))
         self.state = state

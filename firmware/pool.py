@@ -30,9 +30,10 @@ class Block:
         self.maximum = bytearray(channels)
         self.absence = bytearray(CORNERS * exchanges)
         self.readings = array("h", (0 for _ in range(CORNERS)))
-        self.clear()
+        self.start_gathering()
 
-    def clear(self) -> None:
+    @cold
+    def start_gathering(self) -> None:
         """Forget the last cycle."""
         self.pooled = self.no_reading = 0
         self.with_readings = True
@@ -68,6 +69,7 @@ class Block:
         self.put(corner, member[at:], absence, reading_ccel)
         return True
 
+    @cold
     def features(self) -> bytes:
         """The maximum per channel, or nothing when no member was pooled."""
         return bytes(self.maximum) if self.pooled else b""

@@ -6,14 +6,13 @@ reading may move in silence. Rules, which hold in every order of messages:
 - A reading outside the zone is broadcast, and so is the loss of a reading and its return.
 - Once in HEARTBEAT cycles the last word is said again: so a neighbour that says nothing for two of them is gone, and
   all who heard its last word give it up in the same cycle.
-- Whoever sees its window turn abnormal says what it saw (a challenge); a member whose last word was another one says it
-  again. Whoever knows nobody's last word, as after a reset, asks for it (a refresh).
+- Whoever may not know the others' last words, as after a reset, asks for them (a refresh).
 """
 
 from array import array
 
 from firmware.zone import DOWN, RESULTS, STATE, UP, limits
-from protocol.compat import const
+from protocol.compat import cold, const
 from protocol.grid import CENTRE, TAPS
 
 # Cycles; with one of 10 s a node that died is noticed within 8 minutes.
@@ -33,6 +32,7 @@ class Quiet:
         known: bits of the taps whose last word was heard at all; the own one counts once it was said.
     """
 
+    @cold
     def __init__(self, row: int, col: int):
         """Nobody is known, not even what the node itself said last."""
         self.view = array("H", bytes(2 * TAPS))
@@ -46,14 +46,14 @@ class Quiet:
         """Work with other filters from now on: uint8 [filters * 9] weight + 2^7, uint32 [filters] bias + 2^29."""
         self._weights, self._bias = weights, bias
 
+    @cold
     def start_cycle(self) -> None:
         """A cycle begins: those who said nothing for too long are gone."""
         for tap in range(TAPS):
             if self._silent[tap] < _NOBODY:
                 self._silent[tap] += 1
                 if self._silent[tap] >= GONE and tap != CENTRE:
-                    self.known &= ~(1 << tap)
-                    self.there &= ~(1 << tap)
+                    self.forget(tap)
 
     def heartbeat_due(self, cycle: int) -> bool:
         """Whether the last word is to be said again in this cycle, changed or not."""
@@ -69,6 +69,11 @@ class Quiet:
         else:
             self.there |= bit
             self.view[tap] = value
+
+    def forget(self, tap: int) -> None:
+        """What a node said last is not known any more."""
+        self.known &= ~(1 << tap)
+        self.there &= ~(1 << tap)
 
     def has_to_speak(self, value: int) -> bool:
         """Whether a reading, stored, or -1 for none, has to be said: the last word does not cover it."""

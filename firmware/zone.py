@@ -11,13 +11,15 @@ The rules of firmware/unit.py hold here: nothing is allocated, every loop counts
 
 from array import array
 
-from protocol.compat import micropython, ptr8, ptr16, ptr32
+from protocol.compat import const, micropython, ptr8, ptr16, ptr32
 
 # Further than any reading can move.
-FAR = 65535
+FAR = const(65535)
 # Where `limits` writes.
-UP, DOWN, STATE = 0, 1, 2
-RESULTS = 3
+UP = const(0)
+DOWN = const(1)
+STATE = const(2)
+RESULTS = const(3)
 
 
 # Taps of the members C E S SE of the four windows that a node is in: its own, then those whose corners are W, N, NW.

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import decision
+from gateway.carried import EventAssembly, States
 from gateway.cycles import Assembly, Presence, Record, block_of, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
-from gateway.model import SPECS, Model
+from gateway.model import SIGN, SPECS, Model
 from gateway.site import Cell, Site
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
@@ -80,6 +81,8 @@ class Gateway:
         rollout: the latest new model on its way, None before the first.
         may_switch: asked before a cycle is computed with another model, again and again until it says so. Who keeps
             models writes it down first: nodes that try filters which a restarted gateway knows nothing of are lost.
+        mode: MODE_ALWAYS or MODE_EVENT of protocol/beacon.py; without a layer with sign every cycle is of mode always.
+        wants_proof: in mode event, ask every node for its own state and reading (gateway/carried.py).
         faults: what came in and was of no use, by kind.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
@@ -87,7 +90,7 @@ class Gateway:
     def __init__(
         self, site: Site, model: Model, timing: Timing, run: int, limits: decision.Limits = decision.LIMITS_DEFAULT
     ):
-        """Everything checked by its own class already."""
+        """Everything checked by its own class already. Cycles are those of mode always until `mode` is set."""
         self.site = site
         self.model = model
         self.run = run
@@ -98,6 +101,8 @@ class Gateway:
         self.holdings: dict[Cell, Holding] = {}
         self.rollout: Rollout | None = None
         self.may_switch: Callable[[Model], bool] = lambda model: True
+        self.mode: int = beacon.MODE_ALWAYS
+        self.wants_proof = False
         self.faults: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
         self._timing = timing
@@ -108,7 +113,8 @@ class Gateway:
         self._cells = frozenset(site.cells)
         self._base = topic.base(site.name) + "n/"
         self._exchanges = model.filters.exchanges
-        self._assembly: Assembly | None = None
+        self._assembly: Assembly | EventAssembly | None = None
+        self._node_states = States(site)
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._accounted = np.zeros(site.mask.shape, np.bool_)
@@ -149,9 +155,15 @@ class Gateway:
         """
         cycle = self.next_cycle
         self.next_cycle += 1
-        flags = beacon.WANT_READINGS | self._follow_rollout()
-        channels = self.model.filters.layers[-1].channels_out
-        self._assembly = Assembly(self.site, cycle, channels, self._exchanges, self._absent())
+        flags = self._follow_rollout()
+        absent = self._absent()
+        if self.mode == beacon.MODE_EVENT and self.model.filters.layers[0].activation == SIGN:
+            flags |= beacon.MODE_EVENT | (beacon.WANT_PROOF if self.wants_proof else 0)
+            self._assembly = EventAssembly(self.site, cycle, self._node_states, absent, self.wants_proof)
+        else:
+            flags |= beacon.WANT_READINGS
+            channels = self.model.filters.layers[-1].channels_out
+            self._assembly = Assembly(self.site, cycle, channels, self._exchanges, absent)
         self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges)
         return self._beacon(cycle, flags)
 
@@ -188,6 +200,8 @@ class Gateway:
             self.faults["stranger"] += 1
         elif leaf == "up" and frame.kind_of(payload) == frame.FILTERS:
             self._on_filters(cell, payload)
+        elif leaf == "up" and frame.kind_of(payload) in (frame.STATE, frame.PROOF):
+            self._on_state(cell, payload)
         elif leaf == "up":
             self._on_report(cell, payload)
         elif leaf == "state" and payload.decode("ascii", "replace") in STATES:
@@ -215,7 +229,10 @@ class Gateway:
         self._decision_state, decided = decision.update(
             self._decision_state, record.features, self._head, self._limits
         )
-        exact = compare(record, self.model.filters, self.site)
+        if isinstance(assembly, EventAssembly):
+            exact = assembly.compare(self.model.filters)
+        else:
+            exact = compare(record, self.model.filters, self.site)
         record = record._replace(late=record.late + exact.beyond)
         return Outcome(record, decided, self.model.filters.version, self.model.head.revision, exact)
 
@@ -242,7 +259,7 @@ class Gateway:
         absent = self._absent()
         return {cell for cell in self.site.cells if not absent[cell]}
 
-    def _is_complete(self, assembly: Assembly) -> bool:
+    def _is_complete(self, assembly: Assembly | EventAssembly) -> bool:
         """Whether there is nobody left to wait for; with nobody to count on, somebody may still come."""
         awaited = self.site.mask & ~self._absent()
         return bool(awaited.any()) and assembly.is_complete(awaited)
@@ -258,7 +275,7 @@ class Gateway:
         timing = self._timing
         rows, cols = self.site.block_shape
         fields = beacon.Beacon(
-            beacon.MODE_ALWAYS | flags,
+            flags,
             self.run,
             cycle,
             timing.period_ms,
@@ -295,8 +312,35 @@ class Gateway:
         elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self.faults["other_version"] += 1
             self._assembly.leave_out(cell)
-        else:
+        elif isinstance(self._assembly, Assembly):
             self._assembly.take(cell, report)
+        else:
+            self.faults["other_mode"] += 1
+
+    def _on_state(self, cell: Cell, payload: bytes) -> None:
+        """A node's state in mode event: of this cycle, or said late, or again."""
+        if (frame.row_of(payload), frame.col_of(payload)) != cell or payload[frame.HEADER_SIZE] > frame.STATE_NONE:
+            self.faults["malformed"] += 1
+            return
+        state, assembly = payload[frame.HEADER_SIZE], self._assembly
+        cycle = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
+        is_proof = frame.kind_of(payload) == frame.PROOF
+        name = "proof" if is_proof else "state"
+        self.traffic[name + "s"] += 1
+        self.traffic[name + "_bytes"] += len(payload)
+        if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
+            self.faults["other_run"] += 1
+        elif cycle >= self.next_cycle + AHEAD_MAX:
+            self.faults["too_far_ahead"] += 1
+        elif isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
+            if is_proof:
+                assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
+            else:
+                assembly.take_state(cell, state)
+        elif not is_proof:
+            self.next_cycle = max(self.next_cycle, cycle + 1)
+            self.faults["late_report"] += 1
+            self._node_states.take(cell, cycle, state)
 
     def _on_filters(self, cell: Cell, payload: bytes) -> None:
         if (frame.row_of(payload), frame.col_of(payload)) != cell:

@@ -1,8 +1,8 @@
 """The beacon: the gateway opens a cycle. Little-endian.
 
      0  u8   wire version (high nibble) | kind BEACON (low nibble)
-     1  u8   flags: mode (bits 0-1: 0 always) | 4 reports carry readings | 8 nodes publish their health
-            | 16 opens no cycle | 32 nodes say which filters they hold
+     1  u8   flags: mode (bits 0-1: 0 always, 2 event) | 4 reports carry readings | 8 nodes publish their health
+            | 16 opens no cycle | 32 nodes say which filters they hold | 64 mode event: nodes prove their state
      2  u32  run, larger at each gateway start
      6  u32  cycle
     10  u32  period, ms, 1..178,956,969: the time to the next beacon when all goes well
@@ -22,11 +22,13 @@ from protocol.compat import const
 from protocol.frame import BEACON, WIRE_VERSION
 
 MODE_ALWAYS = const(0)
+MODE_EVENT = const(2)
 MODE_MASK = const(3)
 WANT_READINGS = const(4)
 WANT_HEALTH = const(8)
 OPENS_NOTHING = const(16)
 WANT_FILTERS = const(32)
+WANT_PROOF = const(64)
 
 SIZE = const(28)
 # 2048 blocks: a site of 90 x 90 nodes. It bounds what a node has to take in at once.

@@ -17,6 +17,11 @@
     FILTERS      8  u32  highest filter version this node ever held
                  12 u8   phase of its filters (protocol/filter_set.py)
                  13 u8   filter sets it refused since its start, modulo 256
+    VALUE        6  i16  mode event: a reading, ccel, in the place of the version: the view knows no version
+    STATE        8  u8   mode event: this node's state, 0 or 1, or 2: it has no reading
+    REFRESH              nothing more: mode event: neighbours, repeat your last words
+    PROOF        8  u8   mode event, when the beacon asks: the state as above,
+                 9  i16  and this cycle's reading, ccel; 0 where there is none
 
 An *exchange* is a conv3x3 layer: the only ones that read a halo. Bit `slot` of its absence byte: that neighbour stands
 in the site's table, yet this unit computed with its own value in its place.
@@ -36,7 +41,26 @@ ACTIVATIONS = const(4)
 MEMBER = const(5)
 REPORT = const(6)
 FILTERS = const(7)
-KINDS = ("none", "beacon", "reading", "no_reading", "activations", "member", "report", "filters")
+VALUE = const(8)
+STATE = const(9)
+REFRESH = const(10)
+PROOF = const(11)
+KINDS = (
+    "none",
+    "beacon",
+    "reading",
+    "no_reading",
+    "activations",
+    "member",
+    "report",
+    "filters",
+    "value",
+    "state",
+    "refresh",
+    "proof",
+)
+# A node's state where it has no reading.
+STATE_NONE = const(2)
 
 HEADER_SIZE = const(8)
 CHANNELS_MAX = const(16)
@@ -44,10 +68,15 @@ EXCHANGES_MAX = const(4)
 # The payload that fits one 802.15.4 frame beside 21 bytes of overhead is 112 bytes; the longest report stays below.
 NODE_FRAME_MAX = const(112)
 
+# Where the reading of a VALUE frame stands.
+VALUE_READING = const(6)
+
 HAS_READING = const(1)
 HAS_ABSENCE = const(2)
 
 _HEADER = "<BBBBHH"
+# By kind: the length of a frame that has but one.
+_SIZES = b"\0\0\x0a\x08\0\0\0\x0e\x08\x09\x08\x0b"
 
 
 def kind_of(frame) -> int:
@@ -56,18 +85,16 @@ def kind_of(frame) -> int:
     if size < HEADER_SIZE or frame[0] >> 4 != WIRE_VERSION:
         return 0
     kind = frame[0] & 0x0F
-    if kind == READING:
-        fits = size == HEADER_SIZE + 2
-    elif kind == NO_READING:
-        fits = size == HEADER_SIZE
-    elif kind == ACTIVATIONS:
+    if kind == ACTIVATIONS:
         fits = HEADER_SIZE + 2 <= size <= HEADER_SIZE + 1 + CHANNELS_MAX
     elif kind == MEMBER:
         fits = size > HEADER_SIZE and 1 <= size - member_activations(frame) <= CHANNELS_MAX
-    elif kind == FILTERS:
-        fits = size == HEADER_SIZE + 6
-    else:  # their own modules look closer
-        fits = kind == BEACON or (kind == REPORT and size <= NODE_FRAME_MAX)
+    elif kind == BEACON:  # its own module looks closer, as that of a report
+        fits = True
+    elif kind == REPORT:
+        fits = size <= NODE_FRAME_MAX
+    else:
+        fits = kind < len(_SIZES) and size == _SIZES[kind]
     return kind if fits else 0
 
 
@@ -145,6 +172,16 @@ def member(head: bytes, absence, reading_ccel, values) -> bytes:
 def filters(head: bytes, highest: int, phase: int, refused: int) -> bytes:
     """A FILTERS frame on a finished header, whose version is the active set's."""
     return head + struct.pack("<IBB", highest, phase, refused & 0xFF)
+
+
+def value(head: bytes, reading_ccel: int) -> bytes:
+    """A VALUE frame on a finished header, whose version it does not carry."""
+    return head[:VALUE_READING] + struct.pack("<h", reading_ccel)
+
+
+def proof(head: bytes, state: int, reading_ccel: int) -> bytes:
+    """A PROOF frame on a finished header."""
+    return head + struct.pack("<Bh", state, reading_ccel)
 
 
 def highest_of(frame) -> int:

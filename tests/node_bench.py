@@ -77,7 +77,7 @@ class Bench:
         node, around, block = self.node, self.node._neighbours, self.node._block
         return {
             "place": (node.state, node.run, node.cycle, node._exchange, node._entered_ms),
-            "told": (node._beacon, node._report, list(node._out)),
+            "told": (node.beacon, node.report, list(node._out)),
             "ring": list(node.trace.ring),
             "halo": [bytes(part) for part in (*around.inputs, around.arrived, around.absence)],
             "alive": bytes(around._silent),

@@ -15,9 +15,15 @@ def pack(fields):
         return beacon.pack(beacon.Beacon(*[fields[name] for name in BEACON_FIELDS]), bitmap(fields))
     if kind == "health":
         return bytes(counted(fields).counters)
-    head = frame.header(frame.KINDS.index(kind), *[fields[name] for name in HEADER_FIELDS])
+    head = frame.header(frame.KINDS.index(kind), *[fields.get(name, 0) for name in HEADER_FIELDS])
     if kind == "reading":
         return frame.reading(head, fields["reading_ccel"])
+    if kind == "value":
+        return frame.value(head, fields["reading_ccel"])
+    if kind == "state":
+        return head + bytes((fields["state"],))
+    if kind == "proof":
+        return frame.proof(head, fields["state"], fields["reading_ccel"])
     if kind == "activations":
         return frame.activations(head, fields["exchange"], fields["activations"])
     if kind == "member":

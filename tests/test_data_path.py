@@ -108,7 +108,7 @@ def test_decided_cycles_become_filters_that_a_node_computes_with(tmp_path, seed)
         pass
     assert STAGED == node.phase
     assert node.take_staged(2)
-    (first, _), weights = trained.model.filters.layers, node.active._layers[0][1]
+    (first, _), weights = trained.model.filters.layers, node.active.layers[0][1]
     assert (first.weights.astype(np.int16) + 128).ravel().tolist() == list(weights)
 
 

@@ -16,7 +16,8 @@ from tools.rig import interpreter
 from tools.rig.make_vectors import FOLDER
 
 GOLDEN = json.loads((FOLDER / "frames.json").read_text(encoding="utf-8"))
-NODE_KINDS = ("reading", "no_reading", "activations", "member", "filters", "report")
+VERSIONED = ("reading", "no_reading", "activations", "member", "filters", "report", "state", "refresh", "proof")
+NODE_KINDS = (*VERSIONED, "value")
 RANDOM_FRAMES = 20_000
 RANDOM_SIZE_MAX = 600
 
@@ -63,7 +64,22 @@ def test_every_header_is_read_as_packed(fields, data):
     assert frame.KINDS[frame.kind_of(data)] == fields["kind"]
     assert (fields["row"], fields["col"]) == (frame.row_of(data), frame.col_of(data))
     assert fields["run"] & 0xFF == frame.run_of(data)
+
+
+@golden(*VERSIONED)
+def test_every_header_but_a_values_tells_the_version(fields, data):
     assert fields["version"] & 0xFFFF == frame.version_of(data)
+
+
+@golden("value")
+def test_a_value_is_read_as_packed(fields, data):
+    assert fields["reading_ccel"] == frame.i16(data, frame.VALUE_READING)
+
+
+@golden("state", "proof")
+def test_a_state_is_read_as_packed(fields, data):
+    assert fields["state"] == data[frame.HEADER_SIZE]
+    assert fields.get("reading_ccel") == (frame.i16(data, frame.HEADER_SIZE + 1) if fields["kind"] == "proof" else None)
 
 
 @golden(*NODE_KINDS)
@@ -154,7 +170,7 @@ def test_the_longest_frames_fit_their_limits():
 # Refusals
 
 
-@golden("reading", "no_reading", "filters", "beacon")
+@golden("reading", "no_reading", "filters", "beacon", "value", "state", "refresh", "proof")
 def test_a_frame_of_fixed_length_is_refused_at_every_other_length(fields, data):
     for size in range(beacon.BEACON_MAX + 2):
         assert (size != len(data)) == is_refused((data + bytes(600))[:size]), size

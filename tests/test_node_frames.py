@@ -259,11 +259,11 @@ def test_only_the_tables_changes_of_state_are_possible(state, to):
     bench = Bench()
     bench.node.state = state
     if to in ALLOWED[state]:
-        bench.node._go(to)
+        bench.node.go(to)
         assert to == bench.node.state
     else:
         with pytest.raises(RuntimeError, match=f"no way from state {state} to {to}"):
-            bench.node._go(to)
+            bench.node.go(to)
 
 
 @pytest.mark.parametrize("error", [OSError(19), ValueError("no such cycle")])

@@ -74,7 +74,7 @@ def demo(
         typer.Option(help="CSV of real readings: a header of node names, a row a cycle, degrees Celsius."),
     ] = None,
     spec: Annotated[str, typer.Option(help="The network: seed, lean or zone.")] = "seed",
-    mode: Annotated[str, typer.Option(help="When nodes speak: always.")] = "always",
+    mode: Annotated[str, typer.Option(help="When nodes speak: always, or event (spec zone).")] = "always",
     cycles: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many cycles; default 48.")] = None,
     train_cycles: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Learn from the first so many; default half of them.")
@@ -82,7 +82,9 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which simulated room, and which day.")] = 0,
     broker: Annotated[str, typer.Option(help="auto, mosquitto, amqtt or HOST:PORT.")] = "auto",
     runtime: Annotated[str, typer.Option(help="What nodes run on: auto, micropython or cpython.")] = "auto",
-    heap: Annotated[str, typer.Option(help="Heap of each MicroPython node, 32K at least.")] = "32K",
+    heap: Annotated[
+        str | None, typer.Option(help="Heap of each MicroPython node; default and least 32K, in mode event 36K.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for readings, cycles, filters and summary.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> int:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from gateway.model import SPEC_CHOICE, SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
+from protocol.beacon import MODE_ALWAYS, MODE_EVENT
 from protocol.grid import node_name
 from sim.field.lounge import simulate
 from tools import readings as readings_file
-from tools.mesh.mesh import NodeKind, node_kind
+from tools.mesh.mesh import NodeKind, node_kind, parse_heap
 from tools.model_choice import Stage, room_of
 
 # A day of half hours; with the slow broker a quarter of it.
@@ -20,6 +21,9 @@ CYCLES = 48
 CYCLES_AMQTT = 12
 CYCLES_MAX = 1_000_000
 DAYS = 60
+MODES = {"always": MODE_ALWAYS, "event": MODE_EVENT}
+# The least that nodes need; the code of mode event comes on top of that of mode always.
+HEAPS = {"always": "32K", "event": "36K"}
 READINGS_SITE = "readings"
 
 
@@ -39,7 +43,7 @@ class Options(NamedTuple):
     seed: int = 0
     broker: str = "auto"
     runtime: str = "auto"
-    heap: str = "32K"
+    heap: str | None = None
     out: Path | None = None
 
 
@@ -84,9 +88,14 @@ def make_plan(options: Options, stage: Stage) -> Plan:
     """
     if options.spec not in SPECS:
         raise DemoError(f"--spec {options.spec}: is not {SPEC_CHOICE}")
-    if options.mode != "always":
-        raise DemoError(f"--mode {options.mode}: is not always, the only mode so far")
-    kind = node_kind(options.runtime, options.heap)
+    if options.mode not in MODES:
+        raise DemoError(f"--mode {options.mode}: is not {' or '.join(MODES)}")
+    if options.mode == "event" and options.spec != "zone":
+        raise DemoError(f"--mode event: spec {options.spec} has no zones to be silent in; write --spec zone")
+    heap = options.heap or HEAPS[options.mode]
+    kind = node_kind(options.runtime, heap)
+    if options.mode == "event" and kind.heap and parse_heap(heap) < parse_heap(HEAPS["event"]):
+        raise DemoError(f"--heap {heap}: mode event needs {HEAPS['event']}")
     site = load_site(options.site) if options.site else None
     if options.readings:
         file = readings_file.read(options.readings)

@@ -22,15 +22,19 @@ from gateway.rollouts import numbered
 from gateway.samples import samples_of
 from gateway.site import Cell, Site
 from protocol import topic
+from protocol.beacon import MODE_EVENT
 from protocol.grid import node_name
 from tools.demo.judged import accuracy, places, wrong_readings
-from tools.demo.plan import Options, make_plan
+from tools.demo.plan import MODES, Options, make_plan
 from tools.mesh.mesh import Mesh, parse_heap
 from tools.model_choice import Stage, choose_model
 from tools.results import Results
 
 # Far more than a cycle takes: while the demo runs, only the gateway sets the pace.
 PERIOD_MS = 60_000
+# Mode event: long enough for every node to speak, as in the first cycle, on two busy cores.
+EVENT_EXCHANGE_MS = 1_000
+PROOF_MS_MAX = 10_000
 READY_S_MAX = 120.0
 HEALTH_S_MAX = 15.0
 LAST_WORDS_S_MAX = 5.0
@@ -101,7 +105,7 @@ class Demo:
                 broker = stack.enter_context(open_broker(self.options.broker, folder))
                 site = self.plan.site if broker.own else _only_ours(self.plan.site)
                 link = stack.enter_context(Link(broker.host, broker.port, site.name))
-                gateway = Gateway(site, self.model, Timing(PERIOD_MS), run=1)
+                gateway = self._make_gateway(site)
                 if not broker.own:
                     stack.callback(_leave_nothing_behind, gateway, link)
                 mesh = stack.enter_context(Mesh(site, self.plan.kind, folder))
@@ -115,6 +119,16 @@ class Demo:
             if results:
                 results.add_summary(summary)
             return summary
+
+    def _make_gateway(self, site: Site) -> Gateway:
+        mode = MODES[self.options.mode]
+        timing = Timing(PERIOD_MS)
+        if mode == MODE_EVENT:  # silence is never complete: each cycle waits until its time is over
+            timing = Timing(PERIOD_MS, EVENT_EXCHANGE_MS, gather_ms=1, report_ms=PROOF_MS_MAX)
+        gateway = Gateway(site, self.model, timing, run=1)
+        gateway.mode = mode
+        gateway.wants_proof = True
+        return gateway
 
     def _open_results(self, stack: ExitStack) -> Results | None:
         if not self.options.out:

@@ -29,7 +29,8 @@ from tools.flash.strings import without_names
 ENTRIES = {
     "main": {"run"},
     "start": {"prepare"},
-    "link": {"Link", "start_node", "load_cold", "run_cold", "feed", "step"},
+    "link": {"Link", "start_node", "load_cold", "run_cold", "feed", "step", "send"},
+    "event": {"Event", "feed", "step", "rejoin", "load_cold"},
     "sensor_replay": {"Replay", "read"},
     "sensor_simulated": {"Simulated", "read"},
 }
@@ -38,6 +39,8 @@ ENTRIES = {
 They import each other inside functions only: main brings in start, which is forgotten again, and link, which stays and
 loads its cold functions (cold.py) when they are called.
 """
+LASTING = ("link", "event")
+"""Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 _OUTSIDE = set().union(*ENTRIES.values())
 _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
@@ -52,16 +55,17 @@ def bundle(name: str, viper: bool = True) -> Mapping[str, str]:
         viper: False for boards whose MicroPython has no viper emitter.
     """
     trees = {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
-    names = Names(trees)
+    names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES])
     body: list[ast.stmt] = []
     for module in _in_order(f"firmware.{name}", trees):
         body += _Merge(module, trees).body()
     body = _without_unused(_put_constants_in(_unique_imports(body)))
     body = _without_unused(inline_calls(body))
-    body = cold.move_out(body, ENTRIES[name], foreign_names(body)) if name == "link" else cold.without_marks(body)
+    body = cold.move_out(body, ENTRIES[name], foreign_names(body)) if name in LASTING else cold.without_marks(body)
     parts = _inlined_again(cold.split(name, body, ENTRIES[name]))
-    modules = rename(body, parts, names, _OUTSIDE, ENTRIES)
-    return {part: _text(module, messages=name != "link") for part, module in modules.items()}
+    taken = bundle("link", viper) if name in LASTING[1:] else {}
+    modules = rename(body, parts, names, _OUTSIDE, ENTRIES, taken)
+    return {part: _text(module, messages=name not in LASTING) for part, module in modules.items()}
 
 
 def _text(module: ast.Module, messages: bool) -> str:
@@ -125,11 +129,12 @@ def _bare(tree: ast.Module, viper: bool) -> ast.Module:
     tree.body = [s for s in body if not (viper and isinstance(s, _DEFINITIONS) and names_of(s) & VIPER_NAMES)]
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            node.returns = None
-            for argument in node.args.args:
-                argument.annotation = None
             if not viper:
                 node.decorator_list = [d for d in node.decorator_list if ast.unparse(d) != "micropython.viper"]
+            if not any(ast.unparse(d) == "micropython.viper" for d in node.decorator_list):  # viper goes by them
+                node.returns = None
+                for argument in node.args.args:
+                    argument.annotation = None
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             node.body = [s for s in node.body if not _is_docstring(s)] or [ast.Pass()]
             node.body = [_bare_assignment(statement) for statement in node.body]

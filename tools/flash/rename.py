@@ -9,6 +9,7 @@ import itertools
 import keyword
 import string
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from tools.flash.cold import LOAD
@@ -16,18 +17,22 @@ from tools.flash.names import VIPER_NAMES, foreign_names, local_names, mentioned
 
 
 class Names:
-    """What all bundles agree on, for the fields of tuples cross from one to the other.
+    """What all bundles agree on, for tuples and objects cross from one to the other.
 
     Attributes:
         free: new names, none of which our code uses for what it is.
-        fields: the fields of every namedtuple.
+        shared: the fields of every namedtuple, and the attributes of ours that more than one bundle mentions.
     """
 
-    def __init__(self, trees: dict[str, ast.Module]) -> None:
-        """`trees`: every module of ours."""
-        used = set().union(*(mentioned(tree.body) for tree in trees.values()))
+    def __init__(self, trees: dict[str, ast.Module], bundles: Collection[Collection[str]]) -> None:
+        """`trees`: every module of ours; `bundles`: the modules of each bundle."""
+        statements = [statement for tree in trees.values() for statement in tree.body]
+        used = mentioned(statements)
         self.free = [name for name in _free_names() if name not in used]
-        self.fields = sorted(_tuple_fields(trees) - foreign_names([]))
+        counted = Counter(name for modules in bundles for name in _attributes_in([trees[m] for m in modules]))
+        own = _own_attributes([node for statement in statements for node in ast.walk(statement)])
+        common = {name for name in own if counted[name] > 1} - foreign_names(statements)
+        self.shared = sorted(common | (_tuple_fields(trees) - foreign_names([])))
 
 
 def rename(
@@ -36,6 +41,7 @@ def rename(
     names: Names,
     outside: Collection[str],
     bundles: Collection[str],
+    taken: Collection[str],
 ) -> dict[str, ast.Module]:
     """The parts of a bundle as modules, renamed in place.
 
@@ -45,17 +51,18 @@ def rename(
         names: what all bundles agree on.
         outside: names that are used from outside the bundle.
         bundles: their modules; `bundle.name` in a part is one of the bundle's globals.
+        taken: names of modules that other bundles have.
     """
-    files = _file_names(parts, bundles)
+    files = _file_names(parts, {*bundles, *taken})
     renaming = _Renaming(body, names, outside, bundles, files)
     modules = {files.get(name, name): ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
     return {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
 
 
-def _file_names(parts: Collection[str], bundles: Collection[str]) -> dict[str, str]:
+def _file_names(parts: Collection[str], taken: Collection[str]) -> dict[str, str]:
     """New names for the modules that are no bundles."""
-    free = [word for word in ROM_WORDS if word not in sys.stdlib_module_names and word not in bundles]
-    return dict(zip(sorted(set(parts) - set(bundles)), free, strict=False))
+    free = [word for word in ROM_WORDS if word not in sys.stdlib_module_names and word not in taken]
+    return dict(zip(sorted(set(parts) - set(taken)), free, strict=False))
 
 
 class _Renaming(ast.NodeTransformer):
@@ -75,7 +82,8 @@ class _Renaming(ast.NodeTransformer):
         foreign = foreign_names(body) | set(outside)
         definitions = [s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]
         own_globals = sorted({name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside))
-        attributes = names.fields + sorted(_own_attributes(nodes) - foreign - set(names.fields))
+        shared = [name for name in names.shared if name not in outside]
+        attributes = shared + sorted(_own_attributes(nodes) - foreign - set(shared))
         self._globals = dict(zip(own_globals, names.free, strict=False))
         self._attributes = dict(zip(attributes, names.free, strict=False))
         self._keywords = {k.arg for n in nodes if isinstance(n, ast.Call) for k in n.keywords if k.arg}
@@ -142,6 +150,10 @@ def _tuple_fields(trees: dict[str, ast.Module]) -> set[str]:
     calls = [n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.Call)]
     tuples = [call for call in calls if ast.unparse(call.func) == "namedtuple"]
     return {str(n.value) for call in tuples for n in ast.walk(call.args[1]) if isinstance(n, ast.Constant)}
+
+
+def _attributes_in(trees: list[ast.Module]) -> set[str]:
+    return {n.attr for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
 
 
 def _own_attributes(nodes: list[ast.AST]) -> set[str]:

@@ -45,7 +45,7 @@ def main() -> None:
 
 def frames() -> list[Fields]:
     """Frames as {says, fields, hex}."""
-    said = [*_halo_frames(), *_members(), *_filters(), *_beacons(), *_reports(), *_health_messages()]
+    said = [*_halo_frames(), *_members(), *_filters(), *_event_frames(), *_beacons(), *_reports(), *_health_messages()]
     return [{"says": says, "fields": fields, "hex": reference.pack(fields).hex()} for says, fields in said]
 
 
@@ -133,13 +133,25 @@ def _filters() -> list[tuple[str, Fields]]:
     ]
 
 
+def _event_frames() -> list[tuple[str, Fields]]:
+    """Those of mode event; a VALUE has no version."""
+    unversioned = {name: number for name, number in _HEADER.items() if name != "version"}
+    return [
+        ("a reading outside its zone", {"kind": "value", **unversioned, "reading_ccel": -1}),
+        ("this node's window is normal", {"kind": "state", **_HEADER, "state": 0}),
+        ("this node has no reading, so no state", {"kind": "state", **_highest(), "state": 2}),
+        ("neighbours, what did you say last?", {"kind": "refresh", **_HEADER}),
+        ("abnormal at 21.51 degrees, as asked", {"kind": "proof", **_HEADER, "state": 1, "reading_ccel": 2151}),
+    ]
+
+
 def _beacons() -> list[tuple[str, Fields]]:
     def fields(rows: int, cols: int, acknowledged: list[list[int]], **others: int) -> Fields:
         shape = {"block_rows": rows, "block_cols": cols, "acknowledged": acknowledged}
         return {"kind": "beacon", **_BEACON, **others, **shape}
 
     every = [[row, col] for row in range(3) for col in range(3)]
-    limits = {"flags": 63, "run": 2**32 - 1, "cycle": 2**32 - 1, "period_ms": _PERIOD_MS_MAX}
+    limits = {"flags": 127, "run": 2**32 - 1, "cycle": 2**32 - 1, "period_ms": _PERIOD_MS_MAX}
     limits |= {"exchange_ms": 2**16 - 1, "gather_ms": 2**16 - 1, "version": 2**32 - 1, "acked_cycle": 2**32 - 1}
     return [
         ("the first beacon acknowledges nothing", fields(2, 3, [])),
@@ -150,6 +162,7 @@ def _beacons() -> list[tuple[str, Fields]]:
         ("the shortest times", fields(1, 1, [], period_ms=1, exchange_ms=1, gather_ms=1)),
         ("no cycle is opened, health is wanted", fields(1, 8, [[0, 7]], flags=24)),
         ("nodes say which filters they hold", fields(1, 8, [], flags=36)),
+        ("mode event, with proofs", fields(1, 8, [], flags=66)),
     ]
 
 
@@ -176,13 +189,13 @@ def _reports() -> list[tuple[str, Fields]]:
 
 def _health_messages() -> list[tuple[str, Fields]]:
     def fields(start: int, faults: dict[str, int]) -> Fields:
-        counters = {name: list(range(start + 8 * at, start + 8 * at + 8)) for at, name in enumerate(_COUNTED)}
-        return {"kind": "health", **counters, "mqtt": list(range(start + 32, start + 38)), "faults": faults}
+        counters = {name: list(range(start + 12 * at, start + 12 * at + 12)) for at, name in enumerate(_COUNTED)}
+        return {"kind": "health", **counters, "mqtt": list(range(start + 48, start + 54)), "faults": faults}
 
     named = {name: 100 + place for place, name in enumerate(reference.FAULTS)}
     return [
         ("every counter is its place, every fault 100 and more", fields(0, named)),
-        ("counters just before they wrap", fields(2**30 - 40, {"stale": 2**30 - 1})),
+        ("counters just before they wrap", fields(2**30 - 56, {"stale": 2**30 - 1})),
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 WIRE_VERSION = 1
 KINDS = {"beacon": 1, "reading": 2, "no_reading": 3, "activations": 4, "member": 5, "report": 6, "filters": 7}
+KINDS |= {"value": 8, "state": 9, "refresh": 10, "proof": 11}
 PHASES = {"confirmed": 0, "trial": 1, "staged": 2, "returned": 3}
 FAULTS = (
     *("malformed", "stranger", "stale", "double", "other_shape"),
@@ -63,6 +64,10 @@ def pack(fields: Fields) -> bytes:
         "member": member,
         "report": report,
         "filters": filters,
+        "value": value,
+        "state": state,
+        "refresh": header,
+        "proof": proof,
         "health": health,
     }[fields["kind"]]
     return pack_kind(fields)
@@ -78,6 +83,21 @@ def header(fields: Fields) -> bytes:
 def reading(fields: Fields) -> bytes:
     """A READING frame: reading_ccel."""
     return header(fields) + i16(fields["reading_ccel"])
+
+
+def value(fields: Fields) -> bytes:
+    """A VALUE frame: reading_ccel; the header without its version."""
+    return header({**fields, "version": 0})[:-2] + i16(fields["reading_ccel"])
+
+
+def state(fields: Fields) -> bytes:
+    """A STATE frame: state."""
+    return header(fields) + u8(fields["state"])
+
+
+def proof(fields: Fields) -> bytes:
+    """A PROOF frame: state, reading_ccel."""
+    return state(fields) + i16(fields["reading_ccel"])
 
 
 def activations(fields: Fields) -> bytes:

@@ -1,0 +1,194 @@
+"""Mode event: a node of a layer with sign is silent until its reading leaves its zone, or its state changes.
+
+What everybody said last, the view, is kept from cycle to cycle, whatever the cycle in which a word arrives
+(firmware/quiet.py); only beacons and the own clock open cycles. In each a node reads, speaks if it has to, goes on
+listening, and when the exchange's time is over says its state to the gateway, if that is another one than it said last,
+or was not acknowledged. Later words may still change it; then it is said at once.
+
+A word is said again in every HEARTBEAT-th cycle, after a connection was lost, and to a neighbour that asks for it: one
+that started, or lost its connection, and does not know what it missed. Only nodes in mode event load this module.
+"""
+
+from array import array
+
+from firmware.quiet import Quiet
+from protocol import beacon, frame
+from protocol.compat import cold, const
+from protocol.filter_set import TRIAL
+from protocol.fixed import centred
+from protocol.grid import CENTRE, TAPS, tap_of
+from protocol.health import STALE
+
+# Where a node's frames go, and the states of a cycle: as in firmware/node.py.
+_TO_HALO = const(0)
+_TO_GATEWAY = const(2)
+_COLLECT = const(1)
+_DONE = const(3)
+_UNTOLD = const(255)
+
+
+class Event:
+    """What one node knows and does in mode event."""
+
+    def __init__(self, node):
+        """Nobody is known yet; neighbours will be asked at the first cycle."""
+        self._node = node
+        self._quiet = Quiet(node.row, node.col)
+        self._readings = array("h", bytes(2 * TAPS))  # the view in ccel, for filters with another reference
+        self._cycles = array("H", bytes(2 * TAPS))  # of the last words, low half
+        self._runs = bytearray(TAPS)
+        self._run = self._cycle = -1
+        self._filters = None
+        self._told = _UNTOLD
+        self._asks = True
+        self._is_asked = self._is_dirty = False
+
+    def rejoin(self) -> None:
+        """The connection was lost for a while: nobody knows what got through."""
+        self._asks = True
+
+    def feed(self, kind: int, slot: int, data, now_ms: int) -> None:
+        """Take in a neighbour's frame."""
+        node = self._node
+        node.trace.take(kind, len(data))
+        if kind != frame.VALUE:
+            node.wave.notice(slot, frame.version_of(data), now_ms)
+        if kind == frame.REFRESH:
+            self._is_asked = True
+        elif kind == frame.NO_READING:
+            self._take(tap_of(slot), data, None)
+        elif kind == frame.READING or kind == frame.VALUE:
+            at = frame.HEADER_SIZE if kind == frame.READING else frame.VALUE_READING
+            self._take(tap_of(slot), data, frame.i16(data, at))
+        else:
+            node.trace.fault(STALE)  # of mode always
+
+    def step(self, is_over: bool) -> None:
+        """Say what has to be said; `is_over`: the time for the exchange."""
+        node = self._node
+        if self._filters is not node.wave.active:
+            self._change_filters()
+        if self._cycle != node.cycle or self._run != node.run:
+            self._begin()
+        if self._is_asked:
+            self._is_asked = False
+            self._repeat()
+        if self._is_dirty:
+            self._is_dirty = False
+            if self._has_to_speak():
+                self._speak()
+            if node.state == _DONE:
+                self._tell()
+        if is_over and node.state == _COLLECT:
+            self._close()
+
+    @cold
+    def _change_filters(self) -> None:
+        """The same view, seen through other filters."""
+        self._filters = self._node.wave.active
+        _, weights, bias, _ = self._filters.layers[0]
+        self._quiet.use(weights, bias)
+        for tap in range(TAPS):
+            self._quiet.view[tap] = self._stored(self._readings[tap])
+        self._is_dirty = True
+
+    @cold
+    def _begin(self) -> None:
+        """A cycle begins, its sensor was read."""
+        node = self._node
+        if self._run != node.run:
+            self._told = _UNTOLD  # the gateway is another one, or started anew
+        self._run, self._cycle = node.run, node.cycle
+        self._quiet.start_cycle()
+        if self._asks:
+            self._asks = False
+            self._told = _UNTOLD
+            self._quiet.forget(CENTRE)
+            node.send(_TO_HALO, self._header(frame.REFRESH))
+        self._is_dirty = True
+
+    @cold
+    def _close(self) -> None:
+        """The time for the exchange is over."""
+        node = self._node
+        node.go(_DONE)
+        if self._quiet.heartbeat_due(node.cycle):
+            self._repeat()
+        if node.report:
+            self._told = _UNTOLD  # not acknowledged
+        self._tell()
+        if self._is_current() and node.beacon.flags & beacon.WANT_PROOF:
+            node.send(_TO_GATEWAY, frame.proof(self._header(frame.PROOF), self._state(), node.reading_ccel or 0))
+        if node.wave.phase == TRIAL:
+            node.wave.completed += 1
+
+    def _take(self, tap: int, data, reading_ccel) -> None:
+        """A neighbour's last word, unless a later one is known."""
+        run, cycle = frame.run_of(data), frame.u16(data, 4)
+        if self._quiet.known >> tap & 1 and run == self._runs[tap] and (cycle - self._cycles[tap]) & 0x8000:
+            self._node.trace.fault(STALE)
+            return
+        self._runs[tap] = run
+        self._remember(tap, cycle, reading_ccel)
+        self._is_dirty = True
+
+    def _remember(self, tap: int, cycle: int, reading_ccel) -> None:
+        self._cycles[tap] = cycle & 0xFFFF
+        if reading_ccel is None:
+            self._quiet.hear(tap, -1)
+        else:
+            self._readings[tap] = reading_ccel
+            self._quiet.hear(tap, self._stored(reading_ccel))
+
+    def _has_to_speak(self) -> bool:
+        """Whether the view does not cover the reading; without the cycle's filters no zone holds."""
+        node = self._node
+        value = -1 if node.reading_ccel is None else self._stored(node.reading_ccel)
+        return self._quiet.has_to_speak(value) if self._is_current() else self._quiet.differs(value)
+
+    @cold
+    def _speak(self) -> None:
+        """Broadcast the reading, or that there is none."""
+        node, reading_ccel = self._node, self._node.reading_ccel
+        self._remember(CENTRE, node.cycle, reading_ccel)
+        if reading_ccel is None:
+            node.send(_TO_HALO, self._header(frame.NO_READING))
+        else:
+            node.send(_TO_HALO, frame.value(self._header(frame.VALUE), reading_ccel))
+
+    @cold
+    def _repeat(self) -> None:
+        """Broadcast the last word again, if there is one; not the reading: the others' views stay as they are.
+
+        What was said in this cycle was heard: whoever asks has been listening since before it began.
+        """
+        if not self._quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == self._cycle & 0xFFFF:
+            return
+        self._cycles[CENTRE] = self._cycle & 0xFFFF
+        if self._quiet.there >> CENTRE & 1:
+            self._node.send(_TO_HALO, frame.reading(self._header(frame.READING), self._readings[CENTRE]))
+        else:
+            self._node.send(_TO_HALO, self._header(frame.NO_READING))
+
+    @cold
+    def _tell(self) -> None:
+        """Say the state to the gateway if it is news."""
+        node, state = self._node, self._state()
+        if state != self._told and self._is_current():
+            self._told = state
+            node.report = self._header(frame.STATE) + bytes((state,))
+            node.send(_TO_GATEWAY, node.report)
+
+    @cold
+    def _header(self, kind: int) -> bytes:
+        node = self._node
+        return frame.header(kind, node.row, node.col, node.run, node.cycle, node.wave.active.version)
+
+    def _is_current(self) -> bool:
+        return self._node.version == self._node.wave.active.version
+
+    def _state(self) -> int:
+        return frame.STATE_NONE if self._node.reading_ccel is None else self._quiet.state()
+
+    def _stored(self, reading_ccel: int) -> int:
+        return centred(reading_ccel, self._node.wave.active.reference_ccel)

@@ -1,0 +1,128 @@
+"""Cycles of mode event: nodes say their state when it changes, and what nobody spoke of is carried on.
+
+Silence is no absence here: a node counts as there until its connection is known to be lost. A cycle ends when its time
+is over, or, where the beacon asked every node for a proof, when all of them came. A proof is the node's own state and
+reading: it costs what mode event saves, and is asked for by whoever wants to see that nothing was lost by silence.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import twin
+from gateway.cycles import Presence, Record, block_of
+from gateway.exactness import Comparison
+from gateway.model import Filters
+from gateway.site import Cell, Site
+from protocol.frame import STATE_NONE
+
+UNKNOWN = 255
+
+
+class States:
+    """The state that each node said last; lives from cycle to cycle.
+
+    Attributes:
+        latest: uint8 [rows, cols]: 0, 1, STATE_NONE, or UNKNOWN where nothing was said in this run.
+    """
+
+    def __init__(self, site: Site):
+        """Nothing was said yet."""
+        self.latest = np.full(site.mask.shape, UNKNOWN, np.uint8)
+        self._cycles = np.full(site.mask.shape, -1, np.int64)
+        self._mask = site.mask
+
+    def take(self, cell: Cell, cycle: int, state: int) -> bool:
+        """Note a state said in a cycle; False where a later one is known."""
+        if cycle < self._cycles[cell]:
+            return False
+        self._cycles[cell], self.latest[cell] = cycle, state
+        return True
+
+    def features(self, absent: NDArray[np.bool_]) -> NDArray[np.int16]:
+        """Per block whether any node that is there is abnormal: int16 [block rows, block cols, 1], -1 unknown."""
+        known = self._mask & ~absent & (self.latest < STATE_NONE)
+        return twin.pool(self.latest[..., np.newaxis], known)
+
+
+class EventAssembly:
+    """One cycle of mode event while it is open.
+
+    Attributes:
+        cycle: its number.
+        doubles, misfits: as in gateway.cycles.Assembly; here always 0.
+        accounted: bool [rows, cols], nodes that said their state in this cycle.
+    """
+
+    def __init__(self, site: Site, cycle: int, states: States, absent: NDArray[np.bool_], wants_proof: bool):
+        """`absent`: bool [rows, cols], cells known to be offline when the cycle opened."""
+        self.cycle = cycle
+        self.doubles = self.misfits = 0
+        shape = site.mask.shape
+        self.accounted = np.zeros(shape, np.bool_)
+        self._site, self._states, self._absent, self._wants_proof = site, states, absent, wants_proof
+        self._left_out = np.zeros(site.block_shape, np.bool_)
+        self._proofs = np.full(shape, UNKNOWN, np.uint8)
+        self._readings_ccel = np.zeros(shape, np.int16)
+
+    @property
+    def settled_blocks(self) -> NDArray[np.bool_]:
+        """Blocks of which all that was said in this cycle is taken: bool [blocks]."""
+        spoken_of = twin.pool(self.accounted[..., np.newaxis].astype(np.uint8), self._site.mask)[..., 0] == 1
+        settled: NDArray[np.bool_] = spoken_of & ~self._left_out
+        return settled
+
+    def leave_out(self, cell: Cell) -> None:
+        """What a node said in this cycle is not taken, so its block is not settled."""
+        self._left_out[block_of(cell)] = True
+
+    def take_state(self, cell: Cell, state: int) -> None:
+        """A node said its state in this cycle."""
+        if self._states.take(cell, self.cycle, state):
+            self.accounted[cell] = True
+
+    def take_proof(self, cell: Cell, state: int, reading_ccel: int) -> None:
+        """A node said what it knows, because it was asked."""
+        self._proofs[cell], self._readings_ccel[cell] = state, reading_ccel
+
+    def is_complete(self, awaited: NDArray[np.bool_]) -> bool:
+        """Whether there is nothing left to wait for: silence never tells."""
+        return self._wants_proof and not (awaited & (self._proofs == UNKNOWN)).any()
+
+    def close(self, presence: Presence) -> Record:
+        """What the cycle came to. Blocks with a feature of which no node is `pooled` carry it from an earlier cycle."""
+        latest, there = self._states.latest, self._site.mask & ~self._absent
+        presence.close_cycle(self._site.mask)
+        return Record(
+            self.cycle,
+            self._states.features(self._absent),
+            self._readings_ccel,
+            self._proofs < STATE_NONE,
+            self.accounted & (latest < STATE_NONE),
+            np.zeros((1, *self._site.mask.shape), np.uint8),
+            there & (latest == STATE_NONE) | self._site.mask & self._absent,
+            int((there & (latest == UNKNOWN)).sum()),
+        )
+
+    def compare(self, filters: Filters) -> Comparison:
+        """Compare each node's own state and each block's feature with those of a full exchange of the proven readings.
+
+        Compared is what rests on nodes that gave a proof; what rests on one that is there and gave none is `beyond`.
+        """
+        proven = self._proofs != UNKNOWN
+        if not proven.any():
+            return Comparison(0, 0, 0)
+        there = self._site.mask & ~self._absent
+        present = self._proofs < STATE_NONE
+        none = np.zeros((1, *present.shape), np.uint8)
+        units = twin.units(filters, self._readings_ccel, present, self._site.neighbour_masks, none)
+        unknown = twin.neighbours_where(there & ~proven) != 0
+        states = present & ~unknown
+        right = int((units[..., 0] == self._proofs)[states].sum())
+        # A block can be compared when each of its nodes can; 1 marks one that cannot.
+        shaky = there & (~proven | present & unknown)
+        known = twin.pool(shaky[..., np.newaxis].astype(np.uint8), there) == 0
+        truth, features = twin.pool(units, present), self._states.features(self._absent)
+        comparable = known & (truth != twin.NOTHING)
+        equal = int((comparable & (truth == features)).sum())
+        beyond = int((present & unknown).sum())
+        return Comparison(int(states.sum()) + int(comparable.sum()), right + equal, beyond)
