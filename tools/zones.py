@@ -33,14 +33,19 @@ def main(first: int = 0, last: int = 9) -> None:
     site, rows = lounge(), []
     print(f"room  {'':12} {_HEADER}")
     for room in range(first, last + 1):
-        fields = simulate(Lounge(seed=room), TRAIN + TEST)
-        samples = Samples(fields, np.broadcast_to(site.mask, fields.shape), abnormal(fields, site.mask))
-        fitted = fit_filters(SPECS["zone"], site, samples.part(slice(TRAIN)), SEED)
+        fitted, samples = fitted_room(site, room)
         rows.append([judged(filters, site, samples) for filters in (fitted, start_filters(SPECS["zone"]))])
         for name, values in zip(("fitted", "set by hand"), rows[-1], strict=True):
             print(_line(f"{room:4}  {name:12}", values), flush=True)
     for name, values in zip(("fitted", "set by hand"), np.mean(rows, axis=0), strict=True):
         print(_line(f"mean  {name:12}", values))
+
+
+def fitted_room(site: Site, room: int) -> tuple[Filters, Samples]:
+    """A simulated room of TRAIN + TEST cycles, and filters fitted to the first of them."""
+    fields = simulate(Lounge(seed=room), TRAIN + TEST)
+    samples = Samples(fields, np.broadcast_to(site.mask, fields.shape), abnormal(fields, site.mask))
+    return fit_filters(SPECS["zone"], site, samples.part(slice(TRAIN)), SEED), samples
 
 
 def judged(filters: Filters, site: Site, samples: Samples) -> NDArray[np.float64]:
