@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
+from onnx import ModelProto, TensorProto, checker, helper
 
 from gateway import training_sign
+from gateway.head import model_of, open_session
 from gateway.model import CLASSES, CONV3X3, SIGN, TAPS_OF, LayerShape
 from gateway.quantise import BIAS_LIMIT, BIAS_ONE, WEIGHT_ONE
 from gateway.site import Site
@@ -46,10 +47,6 @@ from gateway.training_layers import (
 )
 from protocol.fixed import ACTIVATION_MAX
 from protocol.grid import SLOTS
-
-# As of gateway/head.py: the newest that every onnxruntime we allow can run.
-_OPSET = 17
-_IR_VERSION = 8
 
 MOMENTUM = 0.9
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
@@ -114,16 +111,12 @@ def state_names(recipe: Recipe, parameter: str) -> list[str]:
 def session(recipe: Recipe) -> ort.InferenceSession:
     """The graph, ready to run in the calling thread; no other thread is started and no core kept awake."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Least memory, at no cost in time: nodes run as written, and what one leaves is used again at once. Optimisers
     # would join what is computed twice on purpose, and a plan of the memory keeps pieces apart that need not be.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.enable_mem_pattern = False
-    return ort.InferenceSession(graph(recipe).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(graph(recipe), options)
 
 
 def graph(recipe: Recipe) -> ModelProto:
@@ -296,8 +289,8 @@ def _model(g: Nodes, recipe: Recipe) -> ModelProto:
     inputs = []
     if recipe.layers:
         exchanges = sum(layer.kind == CONV3X3 for layer in recipe.layers)
-        inputs.append(_tensor("heard", TensorProto.BOOL, (exchanges, SLOTS, *cells)))
-        inputs.append(_tensor("pooled", TensorProto.BOOL, cells))
+        inputs.append(helper.make_tensor_value_info("heard", TensorProto.BOOL, (exchanges, SLOTS, *cells)))
+        inputs.append(helper.make_tensor_value_info("pooled", TensorProto.BOOL, cells))
         tensors |= {"readings": cells, "filter_rate": ()}
         if not recipe.has_sign:
             tensors |= {f"filters{index}.step": () for index in range(len(recipe.layers))}
@@ -306,16 +299,12 @@ def _model(g: Nodes, recipe: Recipe) -> ModelProto:
     if recipe.optimiser == "adam":
         tensors["count"] = ()
     trained = {each: shape for name, shape in shapes.items() for each in (name, *state_names(recipe, name))}
-    inputs += [_tensor(name, number, shape) for name, shape in (tensors | trained).items()]
+    inputs += [helper.make_tensor_value_info(name, number, shape) for name, shape in (tensors | trained).items()]
     results = {"loss": (), "logits": ("batch", CLASSES)} | ({"features": features} if recipe.layers else {})
     results |= {f"gradient.{name}": shape for name, shape in shapes.items()}
     results |= {f"next.{name}": shape for name, shape in trained.items()}
-    outputs = [_tensor(name, number, shape) for name, shape in results.items()]
+    outputs = [helper.make_tensor_value_info(name, number, shape) for name, shape in results.items()]
     body = helper.make_graph(g.nodes, "training", inputs, outputs, g.initializers)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
+    model = model_of(body)
     checker.check_model(model, full_check=True)
     return model
-
-
-def _tensor(name: str, kind: int, shape: tuple[int | str, ...]) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
