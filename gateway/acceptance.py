@@ -7,7 +7,6 @@ only where it is right more often. So a training on too little does no harm: it 
 
 import math
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -85,8 +84,7 @@ def training(
     Raises:
         gateway.model.ModelError: the filters cannot be trained from (gateway/quantise.py).
     """
-    head = replace(model.head, revision=model.head.revision + 1)
-    same = replace(model, filters=replace(model.filters, version=version), head=head)
+    same = model.numbered(version, model.head.revision + 1)
     if samples.cycles < 2:
         return Trained(same, None, None, accepted=False)
     learned, held_out = split_latest(samples, HELD_OUT)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from gateway.acceptance import Trained, training
 from gateway.model import Model
-from gateway.rollouts import Order, Rollouts, numbered
+from gateway.rollouts import Order, Rollouts
 from gateway.site import Site
 from gateway.store import REFUSED, Store, StoredModel
 
@@ -235,7 +235,7 @@ class Learning:
             return f"{found}, accepted as filters {placed.model.filters.version}"
         why = "another model decides by now" if trained.accepted else "not better"
         version, revision = self._store.highest_model()
-        kept = numbered(trained.model, version + 1, revision + 1)
+        kept = trained.model.numbered(version + 1, revision + 1)
         data = kept.filters.pack(self._store.site.name)
         self._store.add_model(StoredModel(kept, data, REFUSED, self._now_s(), before, after, f"{source}; {why}"))
         return f"{found}, refused: {why}"

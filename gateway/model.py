@@ -1,7 +1,7 @@
 """The model: filters on the nodes, dense layers (the head) at the gateway, and the named shapes of both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -289,6 +289,15 @@ class Model:
             raise ModelError(f"filters: {shapes} are not of spec {spec.name}; it has {spec.layers}")
         if self.head.widths[1:-1] != spec.hidden:
             raise ModelError(f"head: hidden units {self.head.widths[1:-1]} are not of spec {spec.name}: {spec.hidden}")
+
+    def numbered(self, version: int, revision: int) -> "Model":
+        """The same weights under another filter version and head revision.
+
+        Raises:
+            ModelError: a number is beyond 32 bits.
+        """
+        filters, head = replace(self.filters, version=version), replace(self.head, revision=revision)
+        return replace(self, filters=filters, head=head)
 
 
 def _layer(index: int, data: Any) -> NodeLayer:

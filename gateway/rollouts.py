@@ -12,7 +12,6 @@ nodes hold newer filters than it decides with, as after a store that was put bac
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,15 +44,6 @@ class Order(NamedTuple):
     accuracy_after: float | None = None
 
 
-def numbered(model: Model, version: int, revision: int) -> Model:
-    """The same weights under another filter version and head revision.
-
-    Raises:
-        gateway.model.ModelError: a number is beyond 32 bits.
-    """
-    return replace(model, filters=replace(model.filters, version=version), head=replace(model.head, revision=revision))
-
-
 def place(store: Store, key: Ed25519PrivateKey, order: Order, highest: int, now_s: float) -> StoredModel:
     """Sign an order under the next version and put it into the store, for the service to carry out.
 
@@ -69,7 +59,7 @@ def place(store: Store, key: Ed25519PrivateKey, order: Order, highest: int, now_
         gateway.model.ModelError: the numbers are used up.
     """
     version, revision = store.highest_model()
-    model = numbered(order.model, max(version, highest) + 1, revision + 1)
+    model = order.model.numbered(max(version, highest) + 1, revision + 1)
     data = signed(model.filters, store.site.name, key)
     stored = StoredModel(model, data, PUSHED, now_s, order.accuracy_before, order.accuracy_after, order.note)
     store.add_model(stored)

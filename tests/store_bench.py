@@ -1,7 +1,6 @@
 """Cycles for tests of the store: made up without a mesh, calm ones, random ones, and ones that are exact."""
 
 import sqlite3
-from dataclasses import replace
 
 import numpy as np
 from mesh_in_memory import make_model, make_site
@@ -70,9 +69,8 @@ def outcome_of(record, abnormal=False, where=None):
 
 def stored_model(version=1, revision=1, status=ACTIVE, **fields):
     """The model under another version and revision."""
-    filters = replace(MODEL.filters, version=version)
-    model = replace(MODEL, filters=filters, head=replace(MODEL.head, revision=revision))
-    return StoredModel(model, filters.pack(SITE.name), status, NOON_S, **fields)
+    model = MODEL.numbered(version, revision)
+    return StoredModel(model, model.filters.pack(SITE.name), status, NOON_S, **fields)
 
 
 def add(store, *cycles, run=1):

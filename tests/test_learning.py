@@ -167,7 +167,7 @@ def test_what_was_learned_from_a_model_that_decides_no_more_is_refused(store, te
     lessons.go.clear()
     bench = Bench(store)
     bench.cycles(EVERY)
-    bench.gateway.model = replace(MODEL, filters=replace(MODEL.filters, version=9))
+    bench.gateway.model = MODEL.numbered(9, MODEL.head.revision)
     lessons.go.set()
     bench.finish()
     (key,) = store.model_keys(REFUSED)

@@ -18,7 +18,6 @@ from gateway.acceptance import Trained, train
 from gateway.broker import Broker, open_broker
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.link import Link
-from gateway.rollouts import numbered
 from gateway.samples import samples_of
 from gateway.site import Cell, Site
 from protocol import topic
@@ -204,7 +203,7 @@ class Demo:
         if self.trained and self.trained.accepted:
             model = self.trained.model
         else:
-            model = numbered(self.model, version, self.model.head.revision + 1)
+            model = self.model.numbered(version, self.model.head.revision + 1)
         if results:
             results.add_filters(model.filters)
         gateway.push(model, wave.signed(model.filters, gateway.site.name, self.key))
