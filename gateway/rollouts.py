@@ -21,7 +21,7 @@ from gateway.model import Model
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
 from gateway.store_schema import StoreError
 from gateway.wave import Rollout, signed
-from protocol.filter_set import CONFIRMED, TRIAL
+from protocol.filter_set import TRIAL
 
 # The same weights are sent again so often in a row: nodes that still return do so because of them.
 AGAIN_MAX = 3
@@ -160,7 +160,7 @@ class Rollouts:
         there = self._gateway.counted_on()
         held = [holding for cell, holding in self._gateway.holdings.items() if cell in there]
         lost = sum(not one.holds(version) and one.highest >= version for one in held)
-        if held and all(one.phase == CONFIRMED and one.version == version for one in held):
+        if held and all(one.has_confirmed(version) for one in held):
             self._again = 0
         if not lost or any(one.phase == TRIAL for one in held) or self._again > AGAIN_MAX:
             return []

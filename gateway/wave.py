@@ -16,7 +16,7 @@ from gateway import twin
 from gateway.model import SIGN, Filters, Model, NodeLayer
 from gateway.site import Cell
 from protocol import frame
-from protocol.filter_set import PHASES, SIGNATURE_SIZE, STAGED, next_input
+from protocol.filter_set import CONFIRMED, PHASES, SIGNATURE_SIZE, STAGED, next_input
 from protocol.fixed import INPUT_ZERO
 
 # Seeds of the self-tests; any would do, except with a sign: there they are found.
@@ -43,6 +43,10 @@ class Holding(NamedTuple):
     def holds(self, version: int) -> bool:
         """Whether the node could compute with this version."""
         return self.version == version or (self.phase == STAGED and self.highest == version)
+
+    def has_confirmed(self, version: int) -> bool:
+        """Whether the node computes with this version for good."""
+        return self.version == version and self.phase == CONFIRMED
 
 
 def holding_of(data: bytes, near: int) -> Holding:
@@ -148,8 +152,5 @@ class Rollout:
     def is_over(self, holdings: dict[Cell, Holding], counted_on: set[Cell]) -> bool:
         """Whether nothing more is to be expected: every node confirmed it, or patience is at its end."""
         version = self.model.filters.version
-        done = all(
-            cell in holdings and holdings[cell].version == version and holdings[cell].phase_name == "confirmed"
-            for cell in counted_on
-        )
+        done = all(cell in holdings and holdings[cell].has_confirmed(version) for cell in counted_on)
         return self.gave_up or (self.switched and (done or self._idle_cycles >= PATIENCE_CYCLES))

@@ -266,7 +266,7 @@ class Demo:
                 "before": self.trained.accuracy_before if self.trained else None,
                 "after": self.trained.accuracy_after if self.trained else None,
             },
-            "confirmed": sum(h.version == to and h.phase_name == "confirmed" for h in held),
+            "confirmed": sum(to is not None and holding.has_confirmed(to) for holding in held),
             "refused": sum(count for name, count in faults.items() if name.startswith("refused")),
             "cycles": dict(Counter(str(outcome.filter_version) for outcome in self.outcomes)),
         }
