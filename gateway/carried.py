@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import twin
-from gateway.cycles import Presence, Record, block_of
+from gateway.cycles import Presence, Record
 from gateway.exactness import Comparison
 from gateway.model import Filters
-from gateway.site import Cell, Site
+from gateway.site import Cell, Site, block_of
 from protocol.frame import STATE_NONE
 
 UNKNOWN = 255

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.site import Cell, Site
+from gateway.site import Cell, Site, block_of
 from gateway.twin import NOTHING, neighbours_where
 from protocol.grid import BLOCK_SIDE, CORNERS
 from protocol.report import Report
@@ -170,11 +170,6 @@ class Assembly:
         """How many values of neighbours that were due had to be replaced by a unit's own."""
         replaced = self._absence[:, self._pooled] & neighbours_where(due)[self._pooled]
         return int(np.bitwise_count(replaced).sum())
-
-
-def block_of(cell: Cell) -> Cell:
-    """(row, column) of a cell's block."""
-    return cell[0] // BLOCK_SIDE, cell[1] // BLOCK_SIDE
 
 
 def members_of(owner: Cell) -> list[Cell]:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from gateway import decision
 from gateway.carried import EventAssembly, States
-from gateway.cycles import Assembly, Presence, Record, block_of, members_of
+from gateway.cycles import Assembly, Presence, Record, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
 from gateway.model import SIGN, SPECS, Model
-from gateway.site import Cell, Site
+from gateway.site import Cell, Site, block_of
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
 from protocol.grid import node_name, parse_node_name

@@ -81,7 +81,7 @@ class Site:
     @cached_property
     def blocks(self) -> tuple[Cell, ...]:
         """The blocks (block row, block column) that hold at least one cell, in reading order."""
-        return tuple(sorted({(row // BLOCK_SIDE, col // BLOCK_SIDE) for row, col in self.cells}))
+        return tuple(sorted({block_of(cell) for cell in self.cells}))
 
     @cached_property
     def next_to_gateway(self) -> tuple[Cell, ...]:
@@ -113,6 +113,11 @@ class Site:
             masks[row, col] = neighbour_mask(cells, row, col)
         masks.flags.writeable = False
         return masks
+
+
+def block_of(cell: Cell) -> Cell:
+    """(block row, block column) of a cell's block."""
+    return cell[0] // BLOCK_SIDE, cell[1] // BLOCK_SIDE
 
 
 def lounge() -> Site:

@@ -22,10 +22,11 @@ from real_mesh import HEAP
 from gateway import broker
 from gateway.broker import LOOPBACK, find_mosquitto
 from gateway.model import Filters
+from gateway.site import block_of
 from gateway.store import Store
 from gateway.wave import Holding, holding_of
 from protocol import frame, topic
-from protocol.grid import BLOCK_SIDE, node_name
+from protocol.grid import node_name
 from tools import filters
 from tools.flash.build import build
 from tools.mesh.mesh import Mesh, NodeKind
@@ -96,8 +97,7 @@ class Observer:
         elif leaf == "up" and frame.kind_of(payload) == frame.FILTERS:
             self.holdings[node] = holding_of(payload, 1)
         elif leaf == "up":
-            row, col = NAMES[node]
-            self.reports[row // BLOCK_SIDE, col // BLOCK_SIDE] = frame.run_of(payload), frame.cycle_of(payload, 0)
+            self.reports[block_of(NAMES[node])] = frame.run_of(payload), frame.cycle_of(payload, 0)
 
 
 class LiveSite:

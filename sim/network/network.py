@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 
 from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
-from gateway.site import Cell, Site
+from gateway.site import Cell, Site, block_of
 from protocol import grid, topic
 from sim.network.clock import Clock
 from sim.network.faults import DELAY_MS, GATEWAY, Links
@@ -60,12 +60,11 @@ class Network:
         self.gateway = gateway
         self.sets = Sets(self, topic.wave(site.name), self._random)
         self._cycle_topic = topic.cycle(site.name)
-        for (row, col), shell in self.shells.items():
-            around = [grid.neighbour_of(row, col, slot) for slot in range(grid.SLOTS)]
-            shell.halo = [self.shells[cell] for cell in around if cell in self.shells]
-            block = row // grid.BLOCK_SIDE, col // grid.BLOCK_SIDE
+        for cell, shell in self.shells.items():
+            around = [grid.neighbour_of(*cell, slot) for slot in range(grid.SLOTS)]
+            shell.halo = [self.shells[other] for other in around if other in self.shells]
             mates = [shell, *shell.halo]  # the broker sends a node's own block frames back to it
-            shell.block = [m for m in mates if (m.cell[0] // grid.BLOCK_SIDE, m.cell[1] // grid.BLOCK_SIDE) == block]
+            shell.block = [mate for mate in mates if block_of(mate.cell) == block_of(cell)]
 
     # Power and connections
 

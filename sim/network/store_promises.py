@@ -15,10 +15,10 @@ import numpy as np
 from gateway.cycles import Record, members_of
 from gateway.gateway import Outcome
 from gateway.recompute import recompute
-from gateway.site import Cell
+from gateway.site import Cell, block_of
 from gateway.store import Store, StoredCycle
 from protocol import beacon, frame
-from protocol.grid import BLOCK_SIDE, CORNERS
+from protocol.grid import CORNERS
 from protocol.report import Report
 from sim.network.promises import Promises
 
@@ -36,7 +36,7 @@ class Said(NamedTuple):
     @property
     def block(self) -> Cell:
         """Its block: (row, column)."""
-        return self.owner[0] // BLOCK_SIDE, self.owner[1] // BLOCK_SIDE
+        return block_of(self.owner)
 
     def members(self, mask: int) -> list[Cell]:
         """The cells of a mask of corners."""
