@@ -243,9 +243,10 @@ class Gateway:
     def _follow_rollout(self) -> int:
         """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""
         rollout = self.rollout
-        if rollout is None or rollout.is_over(self.holdings, self.counted_on()):
+        counted_on = self.counted_on()
+        if rollout is None or rollout.is_over(self.holdings, counted_on):
             return 0
-        rollout.start_cycle(self.holdings, self.counted_on())
+        rollout.start_cycle(self.holdings, counted_on)
         if rollout.ready and not rollout.switched and self.may_switch(rollout.model):
             rollout.switched = True
             self.model = rollout.model
