@@ -4,8 +4,6 @@ Softmax cross-entropy, mini-batches, Adam with decoupled weight decay and a step
 in the training graph without its node layers, on features that the twin computed once (gateway/training_graph.py).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from gateway import dense
@@ -13,16 +11,23 @@ from gateway.head import known_features
 from gateway.model import CLASSES, Filters, Head, ModelSpec
 from gateway.samples import Samples, features_of
 from gateway.site import Site
-from gateway.trainer import BATCH, EPOCHS, WEIGHT_DECAY, Engine, check_samples, head_of, schedule, targets_of
+from gateway.trainer import (
+    BATCH,
+    EPOCHS,
+    WEIGHT_DECAY,
+    Engine,
+    Progress,
+    check_samples,
+    head_of,
+    schedule,
+    targets_of,
+)
 from gateway.training_graph import Recipe, parameter_shapes
 
 RATE = 2e-3
 # A single layer is convex: large steps do no harm, and 480 small ones would not reach the steep edge that it needs.
 RATE_SINGLE = 0.2
 FIRST_REVISION = 1
-
-# Called with (epochs done, epochs in all).
-Progress = Callable[[int, int], None]
 
 
 def fit_head(
@@ -50,13 +55,9 @@ def fit_head(
     rng = np.random.default_rng(seed)
     engine = _new_engine(spec, site, standard, rng)
     targets, rate = targets_of(samples), RATE if spec.hidden else RATE_SINGLE
-    seen = 0
-    for where, fall in schedule(samples.cycles, EPOCHS, BATCH, rng):
+    for where, fall in schedule(samples.cycles, EPOCHS, BATCH, rng, progress):
         batch = {"features": known_features(features[where]), "targets": targets[where]}
         engine.step(batch, rate * fall, filter_rate=0)
-        seen += len(where)
-        if progress and seen % samples.cycles == 0:
-            progress(seen // samples.cycles, EPOCHS)
     return head_of(engine.values, standard, FIRST_REVISION)
 
 

@@ -7,7 +7,6 @@ many cycles are abnormal as there are. Thresholds, weights and how the filters s
 Some starts end in poor places, so there are several, and the one that ends with the least loss is taken.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,7 @@ from gateway.quantise import Shares, layer_of
 from gateway.samples import Samples
 from gateway.site import Site
 from gateway.start_weights import start_filters
-from gateway.trainer import Engine, check_samples, mesh_inputs, schedule, targets_of
+from gateway.trainer import BATCH, EPOCHS, Engine, Progress, check_samples, mesh_inputs, schedule, targets_of
 from gateway.training_graph import Arrays, Recipe
 from protocol.filter_set import WINDOW_TAPS
 from protocol.grid import TAPS
@@ -27,15 +26,10 @@ from protocol.grid import TAPS
 # Directions of a difference on the taps C E S SE.
 _DIRECTIONS = ((-1, 1, 0, 0), (1, -1, 0, 0), (-1, 0, 1, 0), (1, 0, -1, 0))
 _NOISE = 0.3
-_BATCH = 100
 RATE = 4e-2
-EPOCHS = 20
 # What a short radius costs: more of it costs accuracy, none costs bytes (docs/measurements.md).
 RADIUS = 3.0
 STARTS = 3
-
-# Called with (epochs done, epochs in all), of all starts.
-Progress = Callable[[int, int], None]
 
 
 def fit_filters(
@@ -48,7 +42,7 @@ def fit_filters(
         site: where its nodes stand; the filters suit every other site as well.
         samples: labelled cycles.
         seed: of noise and order of samples; equal seeds give equal filters on one machine.
-        progress: told after each epoch.
+        progress: told after each epoch, of all starts.
         epochs: how often every cycle is seen.
 
     Raises:
@@ -57,18 +51,21 @@ def fit_filters(
     check_samples(samples)
     rng = np.random.default_rng(seed)
     recipe = Recipe(site, spec.layers, (), spec.appends_maximum, radius=RADIUS)
-    filters, found = start_filters(spec, site.reference_ccel), []
+    filters = start_filters(spec, site.reference_ccel)
+    found: list[tuple[float, int, Arrays]] = []
+
+    def tell(done: int, _: int) -> None:
+        if progress:
+            progress(len(found) * epochs + done, STARTS * epochs)
+
     for start in range(STARTS):
         engine = Engine(recipe, _start(spec, rng), {})
         margins = _looked(engine, "logits", filters, site, samples)[:, 1] * np.float32(2 / training_sign.STEEPNESS)
         engine.values["filters0.bias"] -= np.float32(np.quantile(margins, 1 - samples.abnormal.mean()))
-        seen = start * epochs * samples.cycles
-        for where, fall in schedule(samples.cycles, epochs, _BATCH, rng):
+        for where, fall in schedule(samples.cycles, epochs, BATCH, rng, tell):
             engine.step(_batch(filters, site, samples.part(where)), rate=0, filter_rate=RATE * fall)
-            seen += len(where)
-            if progress and seen % samples.cycles == 0:
-                progress(seen // samples.cycles, STARTS * epochs)
-        found.append((_looked(engine, "loss", filters, site, samples).mean(), start, engine.values))
+        loss = float(_looked(engine, "loss", filters, site, samples).mean())
+        found.append((loss, start, engine.values))
     values = min(found, key=lambda each: each[:2])[2]
     layer = layer_of(spec.layers[0], Shares(values["filters0.weights"], values["filters0.bias"], 0))
     return replace(filters, layers=(layer,))
@@ -87,7 +84,7 @@ def _start(spec: ModelSpec, rng: np.random.Generator) -> Arrays:
 
 def _looked(engine: Engine, output: str, filters: Filters, site: Site, samples: Samples) -> NDArray[np.floating]:
     """An output of the graph for all samples, a batch after the other."""
-    parts = [slice(start, start + _BATCH) for start in range(0, samples.cycles, _BATCH)]
+    parts = [slice(start, start + BATCH) for start in range(0, samples.cycles, BATCH)]
     looked = [engine.look([output], _batch(filters, site, samples.part(part)))[output] for part in parts]
     return np.concatenate([np.atleast_1d(values) for values in looked])
 

@@ -6,7 +6,7 @@ integers and on cycles that were not trained on (gateway/acceptance.py).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +24,9 @@ from protocol.grid import SLOTS
 EPOCHS = 20
 BATCH = 100
 WEIGHT_DECAY = 1e-2
+
+# Called with (epochs done, epochs in all).
+Progress = Callable[[int, int], None]
 
 
 class Options(NamedTuple):
@@ -167,9 +170,9 @@ def check_samples(samples: Samples) -> None:
 
 
 def schedule(
-    cycles: int, epochs: int, batch: int, rng: np.random.Generator
+    cycles: int, epochs: int, batch: int, rng: np.random.Generator, progress: Progress | None = None
 ) -> Iterator[tuple[NDArray[np.intp], float]]:
-    """What each step learns from, and how far it goes.
+    """What each step learns from, and how far it goes; progress is told when an epoch's last step is over.
 
     Yields:
         The numbers of the batch's cycles, every cycle once an epoch in random order; and the share of the first step
@@ -181,6 +184,8 @@ def schedule(
         for index in range(batches):
             done = (epoch * batches + index) / (epochs * batches)
             yield order[index * batch : (index + 1) * batch], (1 + math.cos(math.pi * done)) / 2
+        if progress:
+            progress(epoch + 1, epochs)
 
 
 def mesh_inputs(filters: Filters, site: Site, samples: Samples) -> Arrays:
