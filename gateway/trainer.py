@@ -19,7 +19,6 @@ from gateway.quantise import READING_LIMIT, Shares, layer_of, shares_of
 from gateway.samples import Samples, features_of
 from gateway.site import Site
 from gateway.training_graph import Arrays, Recipe, parameter_shapes, session, state_names
-from protocol.grid import SLOTS
 
 EPOCHS = 20
 BATCH = 100
@@ -191,9 +190,7 @@ def schedule(
 def mesh_inputs(filters: Filters, site: Site, samples: Samples) -> Arrays:
     """What the graph takes of cycles in which nothing was lost but the readings that are missing."""
     has_reading = samples.present & site.mask
-    used = site.neighbour_masks & twin.neighbours_where(has_reading)
-    slots = np.arange(SLOTS, dtype=np.uint8).reshape(SLOTS, 1, 1, 1)
-    heard = (used >> slots & 1).astype(np.bool_)
+    heard = twin.slots_of(site.neighbour_masks & twin.neighbours_where(has_reading))
     centred = samples.readings_ccel.astype(np.float32) - np.float32(filters.reference_ccel)
     return {
         "readings": centred.clip(-READING_LIMIT, READING_LIMIT),

@@ -156,6 +156,11 @@ def neighbours_where(condition: Bools) -> Bytes:
     return bits
 
 
+def slots_of(masks: Bytes) -> Bools:
+    """Masks of neighbours as a plane for each slot: uint8 [...], one bit a slot -> bool [8, ...]."""
+    return np.stack([masks >> slot & 1 for slot in range(SLOTS)]).astype(np.bool_)
+
+
 def _by_slot(values: NDArray[Number]) -> Iterator[tuple[int, NDArray[Number]]]:
     """Slot by slot every node's neighbour's value, zero outside the grid: views of the shape [..., rows, cols]."""
     *batch, rows, cols = values.shape

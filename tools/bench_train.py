@@ -28,7 +28,6 @@ from gateway.model import SPECS
 from gateway.quantise import shares_of
 from gateway.site import lounge
 from gateway.start_weights import load_start
-from protocol.grid import SLOTS
 
 SPEC = SPECS["seed"]
 BATCH = 100
@@ -147,8 +146,7 @@ def make_task(seed: int = 1) -> Task:
     constants |= {"centre": np.zeros(inputs_len, np.float32), "scale": np.ones(inputs_len, np.float32)}
     fields = (BATCH, site.rows, site.cols)
     everywhere = np.ones(fields, np.bool_)
-    slots = np.arange(SLOTS, dtype=np.uint8).reshape(SLOTS, 1, 1, 1)
-    exists = (site.neighbour_masks & twin.neighbours_where(everywhere)) >> slots & 1 == 1
+    exists = twin.slots_of(site.neighbour_masks & twin.neighbours_where(everywhere))
     batch = {
         "readings": np.rint(rng.normal(0, NOISE_CCEL, fields)).astype(np.float32),
         "heard": exists & (rng.random((SPEC.exchanges, *exists.shape)) >= LOST_SHARE),
