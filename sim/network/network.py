@@ -18,7 +18,7 @@ from sim.network.node_shell import NodeShell
 from sim.network.sets import Sets
 
 _STATE, _ABOUT = 3, 4  # places in NodeShell.topics behind the three destinations
-# firmware/link.py: waits 1 s, 2 s, 4 s ... 60 s between tries, each between half and whole.
+# firmware/link.py: waits 1 s, 1 s, 2 s, 2 s ... 60 s between tries, each between half and whole.
 BACK_OFF_MS_MIN, BACK_OFF_MS_MAX = 1_000, 60_000
 # What a connection takes from its start to the last SUBACK.
 CONNECT_MS_MIN, CONNECT_MS_MAX = 20, 400
