@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -127,14 +127,10 @@ def data(
         "file": str(out),
         "cycles": len(found.ccel),
         "nodes": len(found.cells),
-                "description": found.description,
+        "description": found.description,
         "licence": found.licence,
     }
-    if as_json:
-        _print_json(facts)
-    else:
-        for key, value in facts.items():
-            print(f"{key:12} {value}")
+    _print_answer(facts, as_json, _facts)
     return FINE
 
 
@@ -167,17 +163,11 @@ def label(
     from tools.label import Order, list_cycles, set_label, table
 
     if cycles is None and label_as is None and not note and run is None:
-        found = list_cycles(config, last)
-        if as_json:
-            _print_json(found)
-        else:
-            print("\n".join(table(found)))
+        _print_answer(list_cycles(config, last), as_json, table)
         return FINE
     done = set_label(config, Order(cycles, label_as, run, note))
-    if as_json:
-        _print_json(done)
-    else:
-        print(f"run {done['run']}, labelled {done['label'] or 'none'}: {done['changed']}")
+    text = f"run {done['run']}, labelled {done['label'] or 'none'}: {done['changed']}"
+    _print_answer(done, as_json, lambda _: [text])
     return FINE
 
 
@@ -203,10 +193,7 @@ def sim(
     plan = Plan(seed, scenario, rows, cols, cycles, holes, spec)
     with _stages() as stage:
         summary = simulate(plan, trace, stage)
-    if as_json:
-        _print_json(summary)
-    else:
-        print("\n".join(lines(summary)))
+    _print_answer(summary, as_json, lines)
     return NO if summary["broken"] else FINE
 
 
@@ -218,12 +205,7 @@ def keys(config: GatewayFile, as_json: AsJson = False) -> int:
     """
     from tools.keys import show
 
-    found = show(config)
-    if as_json:
-        _print_json(found)
-    else:
-        for key, value in found.items():
-            print(f"{key:12} {value}")
+    _print_answer(show(config), as_json, _facts)
     return FINE
 
 
@@ -233,11 +215,7 @@ def filters_status(config: GatewayFile, as_json: AsJson = False) -> int:
     from gateway.config import load_config
     from tools.filters import lines, status
 
-    found = status(config)
-    if as_json:
-        _print_json(found)
-    else:
-        print("\n".join(lines(found, load_config(config).site)))
+    _print_answer(status(config), as_json, lambda found: lines(found, load_config(config).site))
     return FINE
 
 
@@ -292,10 +270,19 @@ def node_run(
 def _print_order(done: dict[str, Any], as_json: bool) -> None:
     from tools.filters import order_line
 
+    _print_answer(done, as_json, lambda done: [order_line(done)])
+
+
+def _print_answer(found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+    """One JSON object, or the lines that say the same to people."""
     if as_json:
-        _print_json(done)
+        _print_json(found)
     else:
-        print(order_line(done))
+        print("\n".join(lines(found)))
+
+
+def _facts(found: dict[str, Any]) -> list[str]:
+    return [f"{key:12} {value}" for key, value in found.items()]
 
 
 def _print_json(value: dict[str, Any]) -> None:
