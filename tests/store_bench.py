@@ -1,6 +1,7 @@
 """Cycles for tests of the store: made up without a mesh, calm ones, random ones, and ones that are exact."""
 
 import sqlite3
+from contextlib import contextmanager
 
 import numpy as np
 from mesh_in_memory import make_model, make_site
@@ -10,7 +11,7 @@ from gateway.cycles import Record
 from gateway.decision import LIMITS_DEFAULT, Decision, State
 from gateway.exactness import Comparison, compare
 from gateway.gateway import Outcome
-from gateway.store import ACTIVE, Basis, StoredModel
+from gateway.store import ACTIVE, Basis, Store, StoredModel
 from gateway.store_schema import FILE
 
 SITE = make_site(3, 4, {(0, 3)})
@@ -22,6 +23,14 @@ BASIS = Basis(State(False), LIMITS_DEFAULT, SITE.cells)
 def active(model, site=SITE):
     """A model that decides, unsigned."""
     return StoredModel(model, model.filters.pack(site.name), ACTIVE, NOON_S)
+
+
+@contextmanager
+def new_store(folder, model=MODEL, site=SITE):
+    """A store that was made just now, in which a model decides."""
+    with Store(folder, site, create=True) as opened:
+        opened.add_model(active(model, site))
+        yield opened
 
 
 def calm(cycle, readings_ccel=None, site=SITE):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from mesh_in_memory import make_model, make_site
-from store_bench import NOON_S, active
+from store_bench import NOON_S, new_store
 
 from gateway import keys, running
 from gateway.broker import find_mosquitto
@@ -39,8 +39,7 @@ def config(tmp_path):
 @pytest.fixture
 def store(config):
     keys.load_or_make(config.parent / "kept")
-    with Store(config.parent / "kept", SITE, create=True) as opened:
-        opened.add_model(active(LEAN, SITE))
+    with new_store(config.parent / "kept", LEAN, SITE) as opened:
         yield opened
 
 

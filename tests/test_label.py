@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from mesh_in_memory import make_model, make_site
-from store_bench import active, calm, outcome_of
+from store_bench import calm, new_store, outcome_of
 
 from gateway.decision import LIMITS_DEFAULT
 from gateway.service import Recorder
@@ -31,8 +31,7 @@ def stored(config):
     """A gateway's store with two cycles of run 1 and four of run 2."""
     hot = np.full((2, 3), 2200, np.int16)
     hot[0, 0] += 300
-    with Store(config.parent / "kept", SITE, create=True) as store:
-        store.add_model(active(make_model("lean", SITE), SITE))
+    with new_store(config.parent / "kept", make_model("lean", SITE), SITE) as store:
         for run, cycles in ((1, 2), (2, 4)):
             recorder = Recorder(store, run, LIMITS_DEFAULT, lambda: NOON_S)
             for cycle in range(cycles):

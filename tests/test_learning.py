@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from store_bench import BASIS, MODEL, NOON_S, SITE, add, calm, outcome_of, stored_model
+from store_bench import BASIS, MODEL, NOON_S, SITE, add, calm, new_store, outcome_of
 
 from gateway import running, service
 from gateway.acceptance import Trained
@@ -16,7 +16,7 @@ from gateway.decision import LIMITS_DEFAULT
 from gateway.gateway import Gateway, Timing
 from gateway.learning import Learner, Learning, Plan
 from gateway.rollouts import Order, Rollouts
-from gateway.store import ACTIVE, PUSHED, REFUSED, Store
+from gateway.store import ACTIVE, PUSHED, REFUSED
 from gateway.store_schema import StoreError
 from gateway.upkeep import Upkeep
 
@@ -31,8 +31,7 @@ BETTER = replace(MODEL, filters=replace(MODEL.filters, reference_ccel=1_234))
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path, SITE, create=True) as opened:
-        opened.add_model(stored_model())
+    with new_store(tmp_path) as opened:
         yield opened
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from store_bench import MODEL, NOON_S, SITE, stored_model
+from store_bench import MODEL, NOON_S, SITE, new_store
 
 from gateway.gateway import Gateway, Timing
 from gateway.model import ModelError
@@ -19,8 +19,7 @@ ORDER = Order(MODEL, "for the test", 0.75, 0.875)
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path, SITE, create=True) as opened:
-        opened.add_model(stored_model())
+    with new_store(tmp_path) as opened:
         yield opened
 
 

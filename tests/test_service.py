@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh_in_memory import Sensor, make_model, make_node, make_site
-from store_bench import MODEL, SITE, active, calm, decide
+from store_bench import MODEL, SITE, active, calm, decide, new_store
 
 from firmware.node import TO_GATEWAY
 from gateway import decision, service
@@ -33,8 +33,7 @@ LONELY = make_model("lean", ALONE)
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path, SITE, create=True) as opened:
-        opened.add_model(active(MODEL))
+    with new_store(tmp_path) as opened:
         yield opened
 
 
@@ -115,8 +114,7 @@ class LinkToNode:
 
 def test_a_report_whose_cycle_could_not_be_stored_is_not_acknowledged(tmp_path):
     """P1; the node says it once more, as it would if it had been lost."""
-    with Store(tmp_path, ALONE, create=True) as store:
-        store.add_model(active(LONELY, ALONE))
+    with new_store(tmp_path, LONELY, ALONE) as store:
         gateway, link = Gateway(ALONE, LONELY, Timing(20_000), RUN), LinkToNode(store, {1, 2})
         service.serve(gateway, link, recorder_of(store), beside([]), 0, 5)
     assert [False, True, False, False, True] == [beacon.acknowledged(data, 0, 0) for data in link.beacons]

@@ -10,11 +10,11 @@ from store_bench import (
     MODEL,
     NOON_S,
     SITE,
-    active,
     add,
     calm,
     decide,
     exact_record,
+    new_store,
     outcome_of,
     random_record,
     rows_of,
@@ -50,8 +50,7 @@ every_spec = pytest.mark.parametrize("spec", SPECS)
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path, SITE, create=True) as opened:
-        opened.add_model(stored_model())
+    with new_store(tmp_path) as opened:
         yield opened
 
 
@@ -84,8 +83,7 @@ def test_every_decision_can_be_recomputed_from_what_is_stored(tmp_path, spec, se
     layers = tuple(tuple(rng.normal(0, 1, x.shape).astype(np.float32) for x in layer) for layer in model.head.layers)
     model = replace(model, head=Head(5, layers))
     head, outcomes, state = HeadRunner(SPECS[spec], model.head), [], State(False)
-    with Store(tmp_path, SITE, create=True) as store:
-        store.add_model(active(model))
+    with new_store(tmp_path, model) as store:
         for cycle in range(40):
             basis = Basis(state, LIMITS_DEFAULT, SITE.cells)
             state, outcome = decide(state, exact_record(rng, cycle, model), model, head)

@@ -14,6 +14,7 @@ from store_bench import (
     SITE,
     add,
     calm,
+    new_store,
     outcome_of,
     rows_of,
     stored_model,
@@ -26,8 +27,7 @@ from gateway.store_schema import APPLICATION_ID, FILE, STEPS, VERSION, StoreErro
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path, SITE, create=True) as opened:
-        opened.add_model(stored_model())
+    with new_store(tmp_path) as opened:
         yield opened
 
 
@@ -267,12 +267,9 @@ import sys
 sys.path.insert(0, "tests")
 import itertools
 from pathlib import Path
-from store_bench import SITE, add, stored_model
+from store_bench import add, new_store
 
-from gateway.store import Store
-
-with Store(Path(sys.argv[1]), SITE, create=True) as store:
-    store.add_model(stored_model())
+with new_store(Path(sys.argv[1])) as store:
     for cycle in itertools.count():
         add(store, cycle)
         print(cycle, flush=True)

@@ -6,7 +6,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from store_bench import MODEL, SITE, active, calm, outcome_of
+from store_bench import SITE, calm, new_store, outcome_of
 
 from gateway.cycles import Record
 from gateway.decision import LIMITS_DEFAULT, State
@@ -54,8 +54,8 @@ def test_a_step_that_was_released_never_changes():
 
 
 def test_a_reader_opens_beside_a_writer_and_does_not_wait(tmp_path):
-    with Store(tmp_path, SITE, create=True) as store:
-        store.add_model(active(MODEL))
+    with new_store(tmp_path):
+        pass
     writer = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     with Store(tmp_path, SITE) as reader:
@@ -80,8 +80,7 @@ def use(folder):
 @pytest.fixture
 def whole(tmp_path):
     """The bytes of a store that holds something of everything."""
-    with Store(tmp_path, SITE, create=True) as store:
-        store.add_model(active(MODEL))
+    with new_store(tmp_path) as store:
         for cycle in range(30):
             store.add_cycle(1, 0.0, outcome_of(calm(cycle)), BASIS)
         store.set_label(1, (3, 9), True, 0.0, "Übung")
@@ -106,8 +105,7 @@ def test_a_store_with_any_bytes_wrong_is_read_or_named_in_one_line(tmp_path, who
 
 
 def test_a_note_that_is_no_text_is_damage(tmp_path):
-    with Store(tmp_path, SITE, create=True) as store:
-        store.add_model(active(MODEL))
+    with new_store(tmp_path) as store:
         store._database.execute("UPDATE models SET note = CAST(x'c3' AS TEXT)")
         with pytest.raises(StoreError, match=r"is damaged; put a backup in its place.*decode to UTF-8 column 'note'"):
             store.active_model()
@@ -122,8 +120,7 @@ def test_a_lack_of_memory_is_not_called_damage(tmp_path):
 
 
 def test_scores_that_are_no_numbers_are_named(tmp_path):
-    with Store(tmp_path, SITE, create=True) as store:
-        store.add_model(active(MODEL))
+    with new_store(tmp_path) as store:
         outcome = outcome_of(calm(0))
         nothing = outcome.decision._replace(scores=(np.nan, np.nan))
         with pytest.raises(StoreError, match=r"run 1 cycle 0 holds what cannot be stored \(.*score_normal\)"):
