@@ -17,7 +17,7 @@ from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO, Node
 from firmware.start import prepare_filters
 from gateway.gateway import Gateway, Timing
 from gateway.model import SPECS, Head, Model, feature_len
-from gateway.site import Site
+from gateway.site import Site, site_of_cells
 from gateway.start_weights import start_filters
 from protocol import filter_set, grid, topic
 from protocol.compat import TICKS_PERIOD, ticks_add
@@ -91,6 +91,13 @@ def make_site(rows, cols, holes=()):
     """A grid with holes."""
     grid = ((row, col) for row in range(rows) for col in range(cols))
     return Site("memory", rows, cols, tuple(cell for cell in grid if cell not in holes))
+
+
+def random_site(rng):
+    """Up to 6 x 6 nodes, some left out."""
+    rows, cols = rng.integers(1, 7, 2)
+    cells = {(row, col) for row in range(rows) for col in range(cols) if rng.random() < 0.85}
+    return site_of_cells("random", cells or {(0, 0)})
 
 
 def make_node(site, cell, filters, sensor):

@@ -4,6 +4,7 @@ from array import array
 
 import numpy as np
 import pytest
+from mesh_in_memory import random_site
 from sign_layers import SHAPE, random_sign_layer
 
 from firmware.unit import convolve
@@ -34,12 +35,6 @@ def random_filters(spec, rng):
         weights = rng.integers(-128, 128, (shape.filters, shape.channels_in, taps)).astype(np.int8)
         layers.append(NodeLayer.of(shape, shift, bias, weights))
     return Filters(1, int(rng.integers(1500, 2500)), tuple(layers))
-
-
-def random_site(rng):
-    rows, cols = rng.integers(1, 7, 2)
-    cells = {(row, col) for row in range(rows) for col in range(cols) if rng.random() < 0.85}
-    return site_of_cells("random", cells or {(0, 0)})
 
 
 def random_cycle(site, exchanges, rng):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mesh_in_memory import random_site
 from sign_layers import random_sign_layer
 
 from gateway import twin
@@ -13,12 +14,6 @@ from sim import zones
 from sim.zones import UNBOUNDED, Windows, simulate
 
 ROUNDS = 60
-
-
-def random_site(rng):
-    rows, cols = rng.integers(1, 7, 2)
-    cells = {(row, col) for row in range(rows) for col in range(cols) if rng.random() < 0.85}
-    return site_of_cells("random", cells or {(0, 0)})
 
 
 def random_room(rng, cycles=12):
