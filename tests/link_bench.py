@@ -60,6 +60,13 @@ class Bench:
         self.skip(BACK_OFF_MS_MAX)
 
 
+def ready_node(folder, port, monkeypatch, name="n-00-00", key=b""):
+    """A bench on which the node is connected."""
+    bench = Bench(folder, port, monkeypatch, name, key)
+    bench.until(bench.is_ready)
+    return bench
+
+
 @contextmanager
 def listening():
     """A broker's end that takes the next connection."""

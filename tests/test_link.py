@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto
-from link_bench import CONNACK, SUBACK, Bench, listening, serve
+from link_bench import CONNACK, SUBACK, Bench, listening, ready_node, serve
 from node_bench import beacon_of
 
 from firmware import mqtt
@@ -62,8 +62,7 @@ def test_a_node_connects_and_its_state_and_facts_are_retained(own_broker, observ
 
 @needs_mosquitto
 def test_a_node_whose_socket_is_just_closed_is_called_lost(own_broker, observe, tmp_path, monkeypatch):
-    bench = Bench(tmp_path, own_broker.port, monkeypatch)
-    bench.until(bench.is_ready)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
     observer = observe(own_broker.port)
     bench.link.socket.close()
     observer.until(lambda: b"lost" in observer.words(STATE))
@@ -74,8 +73,7 @@ def test_a_node_whose_socket_is_just_closed_is_called_lost(own_broker, observe, 
 
 @needs_mosquitto
 def test_a_node_that_says_goodbye_is_disconnected_and_never_lost(own_broker, observe, tmp_path, monkeypatch):
-    bench = Bench(tmp_path, own_broker.port, monkeypatch)
-    bench.until(bench.is_ready)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
     observer = observe(own_broker.port)
     bench.link.close()
     observer.until(lambda: b"disconnected" in observer.words(STATE))
@@ -87,8 +85,7 @@ def test_a_node_that_says_goodbye_is_disconnected_and_never_lost(own_broker, obs
 
 @needs_mosquitto
 def test_a_node_returns_after_the_broker_was_restarted(own_broker, restart, observe, tmp_path, monkeypatch):
-    bench = Bench(tmp_path, own_broker.port, monkeypatch)
-    bench.until(bench.is_ready)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
     own_broker.close()
     bench.until(bench.is_off)
     assert 1 == bench.link.node.trace.counters[health.MQTT_LOST]
@@ -116,8 +113,7 @@ def test_the_first_connect_is_retried_like_any_other(restart, tmp_path, monkeypa
 def test_frames_come_and_go_over_the_broker(own_broker, observe, tmp_path, monkeypatch):
     """A beacon goes in, the node's reading comes out."""
 
-    bench = Bench(tmp_path, own_broker.port, monkeypatch)
-    bench.until(bench.is_ready)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
     observer = observe(own_broker.port)
     observer.client.publish("tm/1/memory/cycle", beacon_of(5))
     observer.until(lambda: observer.words("tm/1/memory/cycle"))

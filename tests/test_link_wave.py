@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from broker_bench import Observer, mosquitto_on, needs_mosquitto
-from link_bench import CONNACK, SUBACK, Bench, listening, received, serve, suback
+from link_bench import CONNACK, SUBACK, Bench, listening, ready_node, received, serve, suback
 from mqtt_bench import publish_of
 from node_bench import beacon_of
 from refusals import matrix
@@ -36,12 +36,6 @@ def observer(own_broker):
     made.close()
 
 
-def ready_node(folder, port, monkeypatch, name="n-00-00"):
-    bench = Bench(folder, port, monkeypatch, name, KEY)
-    bench.until(bench.is_ready)
-    return bench
-
-
 def wave_of(bench):
     return bench.link.node.wave
 
@@ -59,7 +53,7 @@ def hand(bench, observer, name, data):
 def test_the_node_next_to_the_gateway_takes_its_set_and_offers_it_byte_for_byte(
     own_broker, observer, tmp_path, monkeypatch
 ):
-    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch, key=KEY)
     hand(bench, observer, FROM_GATEWAY, SET)
     assert (STAGED, 2) == (wave_of(bench).phase, wave_of(bench).staged.version)
     bench.until(bench.is_ready)
@@ -75,7 +69,7 @@ def test_every_bad_set_is_refused_over_a_real_broker_and_costs_no_connection(
 ):
     """One for each counter; every bit of every attack is in test_wave_refusals."""
     rows = {row.counter: row for row in matrix(seed) if row.key == KEY and len(row.data) > 100}
-    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch, key=KEY)
     due = {}
     assert 5 == len(rows)
     for counter, row in rows.items():
@@ -98,7 +92,7 @@ def test_every_bad_set_is_refused_over_a_real_broker_and_costs_no_connection(
 
 @needs_mosquitto
 def test_a_node_pulls_what_its_neighbour_holds_and_then_listens_no_more(own_broker, observer, tmp_path, monkeypatch):
-    bench = ready_node(tmp_path, own_broker.port, monkeypatch, "n-00-01")
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch, "n-00-01", KEY)
     observer.client.publish(f"{FIRST}/wave", SET, 1, retain=True)
     head = frame.header(frame.FILTERS, 0, 0, 1, 0, 1)
     observer.client.publish(f"{FIRST}/halo", frame.filters(head, 2, STAGED, 0))
@@ -120,7 +114,7 @@ def faults(bench):
 
 @needs_mosquitto
 def test_a_set_that_the_gateway_withdraws_costs_no_connection(own_broker, observer, tmp_path, monkeypatch):
-    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch, key=KEY)
     observer.client.publish(FROM_GATEWAY, b"", 1, retain=True)
     observer.client.publish("tm/1/memory/cycle", beacon_of(5))
     bench.until(lambda: observer.client.loop(0) == 0 and bench.link.node.cycle == 5)
@@ -129,7 +123,7 @@ def test_a_set_that_the_gateway_withdraws_costs_no_connection(own_broker, observ
 
 @needs_mosquitto
 def test_a_node_offers_its_set_again_to_a_broker_that_forgot_it(own_broker, observer, tmp_path, monkeypatch):
-    bench = ready_node(tmp_path, own_broker.port, monkeypatch)
+    bench = ready_node(tmp_path, own_broker.port, monkeypatch, key=KEY)
     hand(bench, observer, FROM_GATEWAY, SET)
     bench.until(bench.is_ready)
     own_broker.close()
@@ -184,15 +178,25 @@ def test_a_neighbour_that_never_gives_what_it_holds_is_given_up_and_asked_again(
 OFFER = f"{FIRST}/wave".encode()
 
 
-def offering(bench, connection, first=SET):
-    """The node holds a set and its broker has heard of it; gives what came by then."""
-    bench.until(lambda: bench.link._client.state == mqtt.READY)
-    wave_of(bench).feed(0, len(first), first, bench.now_ms())
+def take_set(bench, data=SET):
+    """Let the node take a set, without any polling between."""
+    wave_of(bench).feed(0, len(data), data, bench.now_ms())
     while wave_of(bench).step(bench.now_ms()):
         pass
+
+
+def heard_from(bench, connection):
+    """What the node sends until it has no more to say."""
     heard = bytearray()
     bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
     return bytes(heard)
+
+
+def offering(bench, connection, first=SET):
+    """The node holds a set and its broker has heard of it; gives what came by then."""
+    bench.until(lambda: bench.link._client.state == mqtt.READY)
+    take_set(bench, first)
+    return heard_from(bench, connection)
 
 
 def offered_in(stream):
@@ -240,9 +244,7 @@ def test_while_a_set_is_offered_no_set_takes_its_place(served):
     packets = bench.link._client.counters[0]
     bench.until(lambda: bench.link._client.counters[0] > packets)
     del bench.link._write
-    heard = bytearray()
-    bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
-    assert [(0x33, SET)] == offered_in(bytes(heard))
+    assert [(0x33, SET)] == offered_in(heard_from(bench, connection))
     connection.sendall(publish_of(good(3), FROM_GATEWAY.encode(), 0x33, b"\x00\x08"))
     bench.until(lambda: wave_of(bench).highest == 3)
 
@@ -254,18 +256,14 @@ def test_a_set_whose_place_is_taken_is_not_offered_again(part, served):
     bench.skip(mqtt.ANSWER_MS + 500)
     connection.sendall(publish_of(good(3), FROM_GATEWAY.encode(), 0x33, b"\x00\x07")[:part])
     bench.until(lambda: wave_of(bench).phase != STAGED)
-    heard = bytearray()
-    bench.until(lambda: not received(connection, heard) and not bench.link.wants_write)
-    assert SET not in [data for _, data in offered_in(bytes(heard))]
+    assert SET not in [data for _, data in offered_in(heard_from(bench, connection))]
     assert not bench.is_off()
 
 
 def test_an_offered_set_that_is_gone_costs_the_offer_only(served):
     bench, connection = served
     bench.until(lambda: bench.link._client.state == mqtt.READY)
-    wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
-    while wave_of(bench).step(bench.now_ms()):
-        pass
+    take_set(bench)
     os.rename(wave_of(bench).offers, "kept")
     bench.poll()
     assert (False, 1) == (bench.is_off(), bench.link._client.counters[4])
@@ -286,9 +284,7 @@ def test_a_full_heap_or_a_bad_flash_costs_the_connection_and_not_the_node(when, 
     bench.until(lambda: bench.link._client.state == mqtt.READY)
     with monkeypatch.context() as patch:
         patch.setattr(bench.link._client, when, fail)
-        wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
-        while wave_of(bench).step(bench.now_ms()):
-            pass
+        take_set(bench)
         bench.until(bench.is_off)
     assert 1 == bench.link.node.trace.counters[health.MQTT_LOST]
 
@@ -296,9 +292,7 @@ def test_a_full_heap_or_a_bad_flash_costs_the_connection_and_not_the_node(when, 
 def test_a_set_that_is_cut_short_on_the_flash_leaves_no_message_without_its_end(served):
     bench, _ = served
     bench.until(lambda: bench.link._client.state == mqtt.READY)
-    wave_of(bench).feed(0, len(SET), SET, bench.now_ms())
-    while wave_of(bench).step(bench.now_ms()):
-        pass
+    take_set(bench)
     bench.poll()
     Path(wave_of(bench).offers).write_bytes(b"")
     bench.until(bench.is_off)
