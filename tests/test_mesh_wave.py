@@ -65,6 +65,12 @@ def wave_mesh(folder, transport=None):
     return WaveMesh(SITE, make_model(SPEC, SITE), sensors, transport or Perfect(), folder=folder, key=KEY)
 
 
+def send(mesh, version):
+    """A better model goes on its way."""
+    model = better(mesh.gateway.model, version)
+    mesh.push(model, signed(model))
+
+
 def run_exact(mesh, cycles=1, late=0):
     """Cycles in which every feature equals the twin's; gives the version that each of them was computed with."""
     versions = []
@@ -118,8 +124,7 @@ def test_every_node_refuses_every_bad_set_and_the_mesh_computes_on_bit_for_bit(t
         recorded = [slots.read_record(str(path)[: -len(".slots")])[:2] for path in tmp_path.glob("*.slots")]
         assert set(recorded) <= {(0, CONFIRMED)}, says
     assert 5 == len(due)
-    model = better(mesh.gateway.model, 3)
-    mesh.push(model, signed(model))
+    send(mesh, 3)
     run_until(mesh, all_confirmed(mesh, 3), 12)
 
 
@@ -127,8 +132,7 @@ def test_every_node_refuses_every_bad_set_and_the_mesh_computes_on_bit_for_bit(t
 def test_a_good_set_goes_through_the_mesh_and_every_node_switches_in_the_cycle_of_the_head(transport, tmp_path):
     mesh = wave_mesh(tmp_path, transport())
     versions = run_exact(mesh, 2)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     versions += run_until(mesh, all_confirmed(mesh, 2), 12) + run_exact(mesh, 2)
     assert sorted(versions) == versions
     assert {1, 2} == set(versions)
@@ -138,8 +142,7 @@ def test_a_good_set_goes_through_the_mesh_and_every_node_switches_in_the_cycle_o
 def test_each_node_is_given_the_set_once_and_only_the_first_ones_by_the_gateway(tmp_path):
     mesh = wave_mesh(tmp_path)
     run_exact(mesh, 2)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 12)
     assert sorted(SITE.cells) == sorted(taker for _, taker in mesh.handed)
     assert set(SITE.next_to_gateway) == {taker for giver, taker in mesh.handed if giver is None}
@@ -149,23 +152,20 @@ def test_each_node_is_given_the_set_once_and_only_the_first_ones_by_the_gateway(
 def test_a_wave_comes_through_a_mesh_that_loses_frames(tmp_path, seed):
     mesh = wave_mesh(tmp_path, Lossy(seed, 0.1))
     run_exact(mesh, 2, late=None)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 40, late=None)
 
 
 def test_a_node_that_is_reset_on_trial_returns_and_abstains_until_a_higher_version(tmp_path):
     mesh = wave_mesh(tmp_path)
     run_exact(mesh, 2)
-    first = better(mesh.gateway.model, 2)
-    mesh.push(first, signed(first))
+    send(mesh, 2)
     while mesh.nodes[1, 1].wave.active.version == 1:
         run_exact(mesh)
     mesh.boot((1, 1))
     run_exact(mesh, 4, late=None)
     assert (RETURNED, 1, 2) == (lambda w: (w.phase, w.active.version, w.highest))(mesh.nodes[1, 1].wave)
-    second = better(mesh.gateway.model, 3)
-    mesh.push(second, signed(second))
+    send(mesh, 3)
     run_until(mesh, all_confirmed(mesh, 3), 20, late=None)
 
 
@@ -174,8 +174,7 @@ def test_a_node_that_comes_back_behind_the_others_pulls_what_it_missed(tmp_path)
     run_exact(mesh, 2)
     mesh.kill((1, 1), will=True)
     run_exact(mesh, 4, late=None)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     for _ in range(8):
         mesh.run_cycle()
     assert {2} == each(mesh, lambda wave: wave.active.version)
@@ -189,8 +188,7 @@ def test_a_set_that_was_let_go_for_a_bad_one_is_taken_again(tmp_path, seed):
     """Whoever can publish on one node's topic must not keep it from what its neighbours hold."""
     mesh = wave_mesh(tmp_path)
     run_exact(mesh, 2)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     while mesh.nodes[2, 2].wave.phase != STAGED:
         mesh._next_event()
     bad = next(row for row in matrix(seed) if row.says == "signature: all zero")
@@ -207,8 +205,7 @@ def test_a_node_whose_sensor_is_silent_confirms_the_set_too(tmp_path):
     mesh = wave_mesh(tmp_path)
     mesh.nodes[1, 1]._sensor = type("Silent", (), {"read": lambda *_: None})()
     run_exact(mesh, 2)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 12)
 
 
@@ -226,6 +223,5 @@ def test_no_cycle_is_missed_by_a_switch_though_frames_overtake_the_beacon(tmp_pa
     mesh = wave_mesh(tmp_path, Overtaking(seed))
     run_exact(mesh, late=None)  # before its first beacon a node takes no frames
     run_exact(mesh)
-    model = better(mesh.gateway.model, 2)
-    mesh.push(model, signed(model))
+    send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 12)
