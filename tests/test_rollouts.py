@@ -35,9 +35,11 @@ class Bench:
 
     def hear(self, version, highest, phase):
         for cell in SITE.cells:
-            header = frame.header(frame.FILTERS, *cell, 1, 0, version)
-            data = frame.filters(header, highest, phase, 0)
-            self.gateway.on_message(topic.of_node(SITE.name, *cell, "up"), data)
+            self.hear_one(cell, version, highest, phase)
+
+    def hear_one(self, cell, version, highest, phase):
+        header = frame.header(frame.FILTERS, *cell, 1, 0, version)
+        self.gateway.on_message(topic.of_node(SITE.name, *cell, "up"), frame.filters(header, highest, phase, 0))
 
     def run_cycle(self, there=True, others=()):
         """A cycle in which all nodes are connected, or none is, but for some in other states; which filters it used."""
@@ -52,6 +54,15 @@ class Bench:
 
     def statuses(self):
         return {stored.model.filters.version: stored.status for stored in self.store.models()}
+
+
+def held_by_all(store):
+    """A bench on which every node holds filters 2, and the next cycle could be computed with them."""
+    bench = Bench(store)
+    bench.rollouts.order(ORDER)
+    bench.run_cycle()
+    bench.hear(1, 2, filter_set.STAGED)
+    return bench
 
 
 def test_an_order_is_signed_under_the_next_version_with_what_is_known_of_it(store):
@@ -127,11 +138,8 @@ def test_what_too_few_nodes_take_is_refused_and_not_tried_again(store, caplog):
 
 
 def test_a_node_that_comes_and_goes_neither_holds_a_roll_out_up_nor_counts_as_progress(store):
-    bench = Bench(store)
-    bench.rollouts.order(ORDER)
-    bench.run_cycle()
-    bench.hear(1, 2, filter_set.STAGED)
-    hear_one(bench, 1, 1, filter_set.CONFIRMED)
+    bench = held_by_all(store)
+    bench.hear_one(SITE.cells[0], 1, 1, filter_set.CONFIRMED)
     used = []
     for cycle in range(3 * PATIENCE_CYCLES):
         state = "lost" if cycle % (PATIENCE_CYCLES // 2) == 0 else "ready"
@@ -187,10 +195,7 @@ def test_versions_that_are_used_up_are_named_and_the_order_waits(store):
 
 def test_no_cycle_is_computed_with_filters_before_the_store_knows_that_they_decide(store, caplog):
     """Else a gateway that is restarted names older ones to nodes that try these, and none of them can go on."""
-    bench = Bench(store)
-    bench.rollouts.order(ORDER)
-    bench.run_cycle()
-    bench.hear(1, 2, filter_set.STAGED)
+    bench = held_by_all(store)
     store._database.execute("PRAGMA query_only = ON")
     assert [1, 1, 1] == [bench.run_cycle() for _ in range(3)]
     assert 1 == sum("filters 2 wait for the store" in record.getMessage() for record in caplog.records)
@@ -204,28 +209,19 @@ def test_no_cycle_is_computed_with_filters_before_the_store_knows_that_they_deci
 
 def in_use(store):
     """A bench on which filters 2 decide, and nodes try them."""
-    bench = Bench(store)
-    bench.rollouts.order(ORDER)
-    bench.run_cycle()
-    bench.hear(1, 2, filter_set.STAGED)
+    bench = held_by_all(store)
     assert 2 == bench.run_cycle()
     bench.hear(2, 2, filter_set.TRIAL)
     return bench
 
 
-def hear_one(bench, version, highest, phase):
-    header = frame.header(frame.FILTERS, *SITE.cells[0], 1, 0, version)
-    name = topic.of_node(SITE.name, *SITE.cells[0], "up")
-    bench.gateway.on_message(name, frame.filters(header, highest, phase, 0))
-
-
 def test_nodes_that_were_reset_in_a_trial_get_the_same_weights_under_the_next_version_once_the_others_are_done(store):
     bench = in_use(store)
-    hear_one(bench, 1, 2, filter_set.RETURNED)
+    bench.hear_one(SITE.cells[0], 1, 2, filter_set.RETURNED)
     bench.run_cycle()
     assert {1: RETIRED, 2: ACTIVE} == bench.statuses()
     bench.hear(2, 2, filter_set.CONFIRMED)
-    hear_one(bench, 1, 2, filter_set.RETURNED)
+    bench.hear_one(SITE.cells[0], 1, 2, filter_set.RETURNED)
     bench.run_cycle()
     assert {1: RETIRED, 2: ACTIVE, 3: PUSHED} == bench.statuses()
     assert "again: 1 nodes cannot come to filters 2 any more" == store.model(3, 3).note
@@ -275,7 +271,7 @@ def test_nodes_that_hold_newer_filters_than_the_store_knows_of_come_back_to_the_
 
 def test_a_version_that_no_frame_could_tell_apart_uses_up_no_versions(store):
     bench = Bench(store)
-    hear_one(bench, 1, 0xFFFFFFFF, filter_set.CONFIRMED)
+    bench.hear_one(SITE.cells[0], 1, 0xFFFFFFFF, filter_set.CONFIRMED)
     bench.gateway.on_message(topic.of_node(SITE.name, *SITE.cells[0], "about"), b'{"filter_version": 4294967295}')
     assert 1 == bench.gateway.highest_version
     assert {"version_too_far_ahead": 1} == bench.gateway.faults
