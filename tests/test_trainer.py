@@ -51,6 +51,15 @@ def assert_same(model, other, tolerance=0.0):
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
+def losses_of(training):
+    """Every step's, from the first to the last."""
+    losses = []
+    while training.done < training.steps:
+        training.step()
+        losses.append(training.loss)
+    return losses
+
+
 @SPECS_BY_NAME
 def test_before_the_first_step_it_is_the_model_itself(seed, spec):
     rng = np.random.default_rng(seed)
@@ -71,10 +80,8 @@ def test_filters_with_sign_learn_another_threshold_and_their_head_stays(seed):
     (layer,) = model.filters.layers
     wide = replace(layer, bias=(1.3 * layer.bias).astype(np.int32))
     model = replace(model, filters=replace(model.filters, layers=(wide,)))
-    training, losses = Training(model, SITE, samples, Options(0, 1e-2, epochs=60)), []
-    while training.done < training.steps:
-        training.step()
-        losses.append(training.loss)
+    training = Training(model, SITE, samples, Options(0, 1e-2, epochs=60))
+    losses = losses_of(training)
     learned = training.model(2)
     assert np.mean(losses[:5]) > 5 * np.mean(losses[-5:])
     assert -330 * 126 < learned.filters.layers[0].bias[:4].min()
@@ -86,10 +93,8 @@ def test_filters_with_sign_learn_another_threshold_and_their_head_stays(seed):
 def test_filters_and_head_learn_and_the_loss_falls(seed, spec):
     rng = np.random.default_rng(seed)
     model, samples = random_model(spec, rng), random_samples(rng, 200)
-    training, losses = Training(model, SITE, samples, Options(1e-2, 1e-3, epochs=30)), []
-    while training.done < training.steps:
-        training.step()
-        losses.append(training.loss)
+    training = Training(model, SITE, samples, Options(1e-2, 1e-3, epochs=30))
+    losses = losses_of(training)
     assert 60 == len(losses)
     assert np.mean(losses[:5]) > 1.2 * np.mean(losses[-5:])
     for before, after in zip(arrays_of(model), arrays_of(training.model(2)), strict=True):
