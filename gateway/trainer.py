@@ -18,7 +18,8 @@ from gateway.model import CLASSES, Filters, Head, Model, spec_named
 from gateway.quantise import READING_LIMIT, Shares, layer_of, shares_of
 from gateway.samples import Samples, features_of
 from gateway.site import Site
-from gateway.training_graph import Arrays, Recipe, parameter_shapes, session, state_names
+from gateway.training_graph import Arrays, Recipe, parameter_shapes, session
+from gateway.training_optimiser import state_names
 
 EPOCHS = 20
 BATCH = 100
@@ -62,7 +63,7 @@ class Engine:
         """Constants are centre, scale and each node layer's step."""
         self.values = dict(parameters)
         for name, values in parameters.items():
-            self.values |= {state: np.zeros_like(values) for state in state_names(recipe, name)}
+            self.values |= {state: np.zeros_like(values) for state in state_names(recipe.optimiser, name)}
         self._session = session(recipe)
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._constants = constants

@@ -17,7 +17,8 @@ and, the same for the whole batch:
     filters<k>.step   float [], 2^shift of a node layer, shift at most SHIFT_LIMIT of gateway/quantise.py
     filter_rate, rate float [], step sizes of node layers and of dense layers
     count             float [], number of this step, from 1
-    every parameter, and the optimiser's state for it, under the names that `parameter_shapes` and `state_names` give
+    every parameter, and the optimiser's state for it, under the names that `parameter_shapes` and `state_names` of
+    gateway/training_optimiser.py give
 Outputs: loss, logits [batch, 2], features [batch, n], and `gradient.<name>`, `next.<name>`, also for state.
 """
 
@@ -45,13 +46,9 @@ from gateway.training_layers import (
     pool,
     pool_back,
 )
+from gateway.training_optimiser import STATE_OF, direction, state_names
 from protocol.fixed import ACTIVATION_MAX
 from protocol.grid import SLOTS
-
-MOMENTUM = 0.9
-ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
-# What an optimiser remembers of each parameter, all starting at 0.
-STATE_OF = {"sgd": (), "momentum": ("velocity",), "adam": ("mean", "square")}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -64,7 +61,7 @@ class Recipe(NamedTuple):
         layers: the node layers to train; empty: dense layers only, on features.
         widths: of the dense layers, as `Head.widths`; none behind a layer with sign.
         appends_maximum: whether they also see the maximum of all features.
-        optimiser: "sgd", "momentum" (Polyak 1964, 0.9), "adam" (Kingma and Ba 2015).
+        optimiser: "sgd", "momentum" or "adam" (gateway/training_optimiser.py).
         weight_decay: pulls dense weights towards 0, rate x this a step (AdamW, Loshchilov and Hutter 2019).
         rounds: False leaves out every rounding, so that gradients can be checked against finite differences.
         dtype: float32, or float64 for such checks.
@@ -101,11 +98,6 @@ def parameter_shapes(recipe: Recipe) -> dict[str, tuple[int, ...]]:
         shapes[f"dense{index}.weights"] = (inputs, outputs)
         shapes[f"dense{index}.bias"] = (outputs,)
     return shapes
-
-
-def state_names(recipe: Recipe, parameter: str) -> list[str]:
-    """The optimiser's arrays for a parameter, of its shape."""
-    return [f"{parameter}.{kind}" for kind in STATE_OF[recipe.optimiser]]
 
 
 def session(recipe: Recipe) -> ort.InferenceSession:
@@ -242,7 +234,7 @@ def _update(g: Nodes, recipe: Recipe, name: str) -> None:
     """The optimiser's step for one parameter, which then stays within what nodes can hold."""
     is_filter = name.startswith("filters")
     rate = "filter_rate" if is_filter else "rate"
-    step = g.add("Mul", _direction(g, recipe.optimiser, name), rate)
+    step = g.add("Mul", direction(g, recipe.optimiser, name), rate)
     value = g.add("Sub", name, step)
     if recipe.weight_decay and not is_filter and name.endswith("weights"):
         value = g.add("Sub", value, g.add("Mul", name, g.add("Mul", rate, recipe.weight_decay)))
@@ -254,26 +246,6 @@ def _update(g: Nodes, recipe: Recipe, name: str) -> None:
         limit = g.add("Div", BIAS_LIMIT / BIAS_ONE, name.replace("bias", "step"))
         value = g.add("Clip", value, g.add("Neg", limit), limit)
     g.add("Identity", value, name=f"next.{name}")
-
-
-def _direction(g: Nodes, optimiser: str, name: str) -> str:
-    """Where a step of size 1 would go, downhill; the optimiser's state moves on."""
-    gradient = f"gradient.{name}"
-    if optimiser == "sgd":
-        return gradient
-    if optimiser == "momentum":
-        kept = g.add("Mul", f"{name}.velocity", MOMENTUM)
-        return g.add("Add", kept, gradient, name=f"next.{name}.velocity")
-    squared = g.add("Mul", gradient, gradient)
-    mean = _running_mean(g, f"{name}.mean", gradient, ADAM_BETA1)
-    square = _running_mean(g, f"{name}.square", squared, ADAM_BETA2)
-    return g.add("Div", mean, g.add("Add", g.add("Sqrt", square), ADAM_EPSILON))
-
-
-def _running_mean(g: Nodes, name: str, value: str, beta: float) -> str:
-    """Adam's running mean, corrected for having started at 0."""
-    mean = g.add("Add", g.add("Mul", name, beta), g.add("Mul", value, 1 - beta), name=f"next.{name}")
-    return g.add("Div", mean, g.add("Sub", 1.0, g.add("Pow", beta, "count")))
 
 
 def _model(g: Nodes, recipe: Recipe) -> ModelProto:
@@ -298,7 +270,7 @@ def _model(g: Nodes, recipe: Recipe) -> ModelProto:
         tensors["features"] = features
     if recipe.optimiser == "adam":
         tensors["count"] = ()
-    trained = {each: shape for name, shape in shapes.items() for each in (name, *state_names(recipe, name))}
+    trained = {each: shape for name, shape in shapes.items() for each in (name, *state_names(recipe.optimiser, name))}
     inputs += [helper.make_tensor_value_info(name, number, shape) for name, shape in (tensors | trained).items()]
     results = {"loss": (), "logits": ("batch", CLASSES)} | ({"features": features} if recipe.layers else {})
     results |= {f"gradient.{name}": shape for name, shape in shapes.items()}

@@ -14,7 +14,8 @@ from gateway.quantise import BIAS_LIMIT, READING_LIMIT, SHIFT_LIMIT, shares_of
 from gateway.site import lounge, site_of_cells
 from gateway.start_weights import start_filters
 from gateway.trainer import Engine
-from gateway.training_graph import STATE_OF, Recipe, graph, parameter_shapes
+from gateway.training_graph import Recipe, graph, parameter_shapes
+from gateway.training_optimiser import STATE_OF
 from tools.training_oracle import Oracle
 
 # Beside the named specs: three exchanges, channels that grow and shrink, a conv1x1 in between; and the most channels.

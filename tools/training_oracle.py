@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.model import CONV3X3
-from gateway.training_graph import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, MOMENTUM, STATE_OF, Arrays, Recipe
+from gateway.training_graph import Arrays, Recipe
+from gateway.training_optimiser import ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON, MOMENTUM, STATE_OF
 from tools import sign_oracle
 
 Floats = NDArray[np.floating[Any]]
