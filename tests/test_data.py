@@ -1,6 +1,5 @@
 """Real gridded temperatures (tools/data.py), against the files of the package itself."""
 
-
 import builtins
 
 import numpy as np

@@ -1,6 +1,5 @@
 """The simulated lounge (sim/field): its readings as a whole, and the physics below them."""
 
-
 import numpy as np
 import pytest
 

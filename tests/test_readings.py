@@ -1,6 +1,5 @@
 """The readings file (tools/readings.py): what is read, what is written, what is refused and in which words."""
 
-
 import math
 from fractions import Fraction
 

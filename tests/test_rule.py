@@ -1,6 +1,5 @@
 """The site's rule (gateway/rule.py, R0-13), against a rule written out pair by pair."""
 
-
 import numpy as np
 
 from gateway.rule import ABNORMAL_CCEL, abnormal, largest_difference

@@ -145,7 +145,9 @@ def test_another_fault_is_said_too(store, caplog):
     recorder.keep(outcome)
     recorder.keep(outcome)
     assert ["is stored already", "make the folder and the file writable"] == [
-        line for record in caplog.records for line in ("is stored already", "make the folder and the file writable")
+        line
+        for record in caplog.records
+        for line in ("is stored already", "make the folder and the file writable")
         if record.getMessage().endswith(line)
     ]
 

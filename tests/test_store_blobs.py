@@ -1,6 +1,5 @@
 """What the store keeps as bytes: it comes back as it was, and damage is refused."""
 
-
 import numpy as np
 import pytest
 from mesh_in_memory import make_model, make_site

@@ -171,9 +171,7 @@ class Demo:
         boots = {cell: facts.get("boot") for cell, facts in gateway.about.items()}
         return {cell: ledger.Health(boots.get(cell), counters) for cell, counters in gateway.health.items()}
 
-    def _run_cycles(
-        self, broker: Broker, gateway: Gateway, link: Link, mesh: Mesh, results: Results | None
-    ) -> None:
+    def _run_cycles(self, broker: Broker, gateway: Gateway, link: Link, mesh: Mesh, results: Results | None) -> None:
         cycles, note = self.plan.cycles(broker.name)
         if note:
             self.notes.append(note)
