@@ -167,7 +167,7 @@ class Node:
 
     @rare
     def _hear_early(self, kind: int, slot: int, data, now_ms: int) -> None:
-        """A word before the beacon that says the mode: it is not said again. What else there is of mode event is late."""
+        """Keep a word that comes before the beacon that says the mode: it is not said again. All else is late."""
         if kind != frame.VALUE or not self.wave.active.has_sign():
             self.trace.fault(STALE)
             return
