@@ -1,11 +1,13 @@
 """The ledger: what a cycle costs, counted where it happens, beside what shipping the raw readings would cost.
 
 At the node: frames and their bytes as the protocol defines them. At the broker: MQTT packets with headers and topics,
-every delivery counted, because fan-out and not the number of nodes sets a broker's load. Control traffic (beacons, and
-the health messages that they ask for) stands in rows of its own inside the totals. A cheaper alternative is shown as
-cheaper.
+every delivery counted, because fan-out and not the number of nodes sets a broker's load. On the air: the same frames in
+802.15.4. Control traffic (beacons, and the health messages that they ask for) stands in rows of its own inside the
+totals. The proofs of mode event stand beside them, in no sum: nobody needs them but who checks. A cheaper alternative
+is shown as cheaper.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -33,6 +35,8 @@ from protocol.health import (
 Counters = NDArray[np.int64]
 RAW_FRAME_SIZE = frame.HEADER_SIZE + 2
 HEALTH_SIZE = 4 * COUNTERS
+# An 802.15.4 frame: what it adds to its payload, and the most that fits.
+AIR_OVERHEAD, AIR_PAYLOAD_MAX = 21, 112
 # A line of problems names so many nodes.
 _NAMES_MAX = 5
 
@@ -95,25 +99,25 @@ def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) 
     Args:
         site: for the number of nodes and the length of its topics.
         counted: what its nodes spent on the cycles.
-        traffic: the gateway's counts over the same cycles: frames of `beacons`, `waves`, `reports`, `holdings`, and
-            their bytes as `beacon_bytes` and so on; what is left out did not happen.
+        traffic: the gateway's counts over the same cycles: frames of `beacons`, `waves`, `reports`, `states`,
+            `holdings`, and their bytes as `beacon_bytes` and so on; what is left out did not happen.
         cycles: how many.
     """
     counters = counted.counters
     kinds = {
         name: _row(int(counters[SENT + kind]), int(counters[SENT_BYTES + kind]), cycles)
         for kind, name in enumerate(frame.KINDS)
-        if kind not in (0, frame.BEACON)
+        if kind not in (0, frame.BEACON, frame.PROOF)
     }
     kinds |= _control(counted, traffic, cycles)
-    frames = sum(row["frames"] for row in kinds.values())
-    payload = sum(row["bytes"] for row in kinds.values())
+    proofs = int(counters[SENT + frame.PROOF]), int(counters[SENT_BYTES + frame.PROOF])
     sent = {name: row for name, row in kinds.items() if name != "beacon"}  # by nodes
     nodes = max(counted.nodes, 1)
     per_node = {key: round(sum(row[key] for row in sent.values()) / nodes, 3) for key in ("frames", "bytes")}
     return {
         "kinds": kinds,
-        "total": {"frames": round(frames, 2), "bytes": round(payload, 2)},
+        "total": _total(kinds.values()),
+        "proof": _row(*proofs, cycles),
         "per_node": per_node,
         "broker": _broker(site, counted, traffic, cycles),
         "raw_gather": raw_gather(site, _control(counted, traffic, cycles)),
@@ -134,10 +138,7 @@ def raw_gather(site: Site, control: Mapping[str, Mapping[str, float]]) -> dict[s
     healths = _on_mqtt(_health(site), health["frames"], health["bytes"])
     frames = nodes + beacon["frames"] + health["frames"]
     return {
-        "total": {
-            "frames": round(frames, 2),
-            "bytes": round(nodes * RAW_FRAME_SIZE + beacon["bytes"] + health["bytes"], 2),
-        },
+        "total": _total([_row(nodes, nodes * RAW_FRAME_SIZE, 1), beacon, health]),
         "broker": {
             "messages_in": round(frames, 2),
             "bytes_in": round(readings + beacons + healths, 2),
@@ -154,6 +155,18 @@ def faults(counters: Counters) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
+def _total(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of rows; a long frame goes over the air in as many as it needs."""
+    rows = [row for row in rows if row["frames"]]
+    frames, size = (sum(row[key] for row in rows) for key in ("frames", "bytes"))
+    on_air = sum(row["frames"] * math.ceil(row["bytes"] / row["frames"] / AIR_PAYLOAD_MAX) for row in rows)
+    return {
+        "frames": round(frames, 2),
+        "bytes": round(size, 2),
+        "bytes_on_air": round(size + on_air * AIR_OVERHEAD, 2),
+    }
+
+
 def _row(frames: int, size: int, cycles: int) -> dict[str, float]:
     return {"frames": round(frames / cycles, 2), "bytes": round(size / cycles, 2)}
 
@@ -166,20 +179,23 @@ def _control(counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[st
 
 
 def _broker(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, float]:
-    """The nodes' own counts, and the gateway's share: beacons and waves in; reports, FILTERS and health out."""
+    """The nodes' own counts, and the gateway's share: beacons and waves in; reports, states, FILTERS and health out."""
     counters = counted.counters
     beacons = _on_mqtt(topic.cycle(site.name), traffic["beacons"], traffic["beacon_bytes"])
     reports = _on_mqtt(_up(site), traffic["reports"], traffic["report_bytes"])
     waves = _on_mqtt(topic.wave(site.name), traffic.get("waves", 0), traffic.get("wave_bytes", 0))
+    states = _on_mqtt(_up(site), traffic.get("states", 0), traffic.get("state_bytes", 0))
+    proved = int(counters[SENT + frame.PROOF])
+    proofs = _on_mqtt(_up(site), proved, int(counters[SENT_BYTES + frame.PROOF]))
     holdings = _on_mqtt(_up(site), traffic.get("holdings", 0), traffic.get("holding_bytes", 0))
     healths = _on_mqtt(_health(site), counted.nodes, counted.nodes * HEALTH_SIZE)
     gave = traffic["beacons"] + traffic.get("waves", 0)
-    took = traffic["reports"] + traffic.get("holdings", 0) + counted.nodes
+    took = traffic["reports"] + traffic.get("states", 0) + traffic.get("holdings", 0) + counted.nodes
     return {
-        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) + gave) / cycles, 2),
-        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) + beacons + waves) / cycles, 2),
+        "messages_in": round((int(counters[MQTT_PACKETS_OUT]) - proved + gave) / cycles, 2),
+        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) - proofs + beacons + waves) / cycles, 2),
         "messages_out": round((int(counters[MQTT_PACKETS_IN]) + took) / cycles, 2),
-        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + holdings + healths) / cycles, 2),
+        "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + states + holdings + healths) / cycles, 2),
     }
 
 

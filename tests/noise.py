@@ -17,7 +17,7 @@ SIZE_MAX = 600
 LEAVES = ("state", "about", "health")
 # How often each kind is the beginning of a message. A beacon reaches every node, and a believed one starts a cycle.
 WEIGHTS = {"random": 20, "beacon": 1, "reading": 8, "no_reading": 2, "activations": 8, "member": 6, "report": 12}
-WEIGHTS |= {"filters": 2} | dict.fromkeys(LEAVES, 4)
+WEIGHTS |= {"filters": 2, "value": 2, "refresh": 1} | dict.fromkeys(LEAVES, 4)
 
 
 class Noise:
@@ -56,7 +56,7 @@ class Noise:
         cycle = self.cycle + self._random.randint(0, 3)
         if kind == "beacon":
             payload[6:10] = (cycle & 0xFFFFFFFF).to_bytes(4, "little")
-        elif kind in frame.KINDS:
+        elif kind in frame.KINDS and kind not in LEAVES:  # a topic and a kind are both called state
             payload[4:6] = (cycle & 0xFFFF).to_bytes(2, "little")
         return payload
 
@@ -80,6 +80,9 @@ def honest_messages(site):
         honest[frame.KINDS[data[0] & 15]].append((topic_of(site, cell, destination), data))
     for cell in site.cells:
         data = frame.filters(frame.header(frame.FILTERS, *cell, RUN, 0, 1), 1, CONFIRMED, 0)
+        for kind in ("value", "refresh"):  # of mode event: late, in a mesh in mode always
+            frame_of = frame.header(frame.KINDS.index(kind), *cell, RUN, 0, 2_200)
+            honest[kind].append((topic_of(site, cell, TO_HALO), frame_of))
         honest["filters"] += [(topic_of(site, cell, where), data) for where in (TO_HALO, TO_GATEWAY)]
     beacons = mesh.gateway.start_cycle(0), mesh.gateway.ask_health()
     honest["beacon"] = [(topic.cycle(site.name), data) for data in beacons]

@@ -309,10 +309,10 @@ def test_real_nodes_and_a_real_broker_stay_exact_in_silence_and_over_new_filters
     site.write_text('name = "small"\nrows = 7\ncols = 7\nholes = ["n-00-00", "n-03-03"]\n')
     assert 0 == cli.demo(site=site, runtime="micropython", spec="zone", mode="event", cycles=16, as_json=True)
     summary = json.loads(capsys.readouterr().out)
-    exact, filters, rows = summary["exact"], summary["filters"], summary["ledger"]["kinds"]
+    exact, filters, bill = summary["exact"], summary["filters"], summary["ledger"]
     assert 16 * 47 < exact["compared"] == exact["equal"]
     assert (47, 0, {"1", "2"}) == (filters["confirmed"], filters["refused"], set(filters["cycles"]))
-    assert rows["value"]["frames"] < 10 < rows["proof"]["frames"] == 47
+    assert bill["kinds"]["value"]["frames"] < 10 < bill["proof"]["frames"] == 47
 
 
 @pytest.mark.parametrize(

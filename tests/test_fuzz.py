@@ -74,7 +74,8 @@ class NoisyMesh(MeshInMemory):
             self.unanswered[name.rpartition("/")[2]] += 1
 
     def _answers(self):
-        return sum(self.gateway.faults.values()) + self.gateway.traffic["reports"] + self.gateway.traffic["holdings"]
+        taken = ("reports", "holdings", "states", "proofs")
+        return sum(self.gateway.faults.values()) + sum(self.gateway.traffic[name] for name in taken)
 
     def _arrive(self, cell, frame):
         self.told[cell][verdict(SITE, cell, frame)] += 1

@@ -93,7 +93,7 @@ def test_frames_and_control_traffic_are_rows_and_the_total_is_their_sum():
     assert {"frames": 2, "bytes": 20} == found["kinds"]["reading"]
     assert {"frames": 1.5, "bytes": 43.5} == found["kinds"]["beacon"]
     assert {"frames": 1, "bytes": HEALTH} == found["kinds"]["health"]
-    assert {"frames": 4.5, "bytes": 63.5 + HEALTH} == found["total"]
+    assert (4.5, 63.5 + HEALTH) == (found["total"]["frames"], found["total"]["bytes"])
     assert {"frames": 1.5, "bytes": 10 + HEALTH / 2} == found["per_node"]
 
 
@@ -115,7 +115,7 @@ def test_the_broker_gets_what_nodes_and_gateway_send_and_delivers_what_they_get(
 
 def test_raw_gather_is_a_reading_a_node_with_the_same_control_traffic():
     found = ledger.ledger(SITE, counted(), Counter(beacons=2, beacon_bytes=58), 2)["raw_gather"]
-    assert {"frames": 2 + 1 + 1, "bytes": 20 + 29 + HEALTH} == found["total"]
+    assert (2 + 1 + 1, 20 + 29 + HEALTH) == (found["total"]["frames"], found["total"]["bytes"])
     readings, beacon, healths = 2 * (10 + UP_TOPIC + 4), 29 + CYCLE_TOPIC + 4, HEALTH + HEALTH_TOPIC + 5
     assert {
         "messages_in": 4,
@@ -123,6 +123,27 @@ def test_raw_gather_is_a_reading_a_node_with_the_same_control_traffic():
         "messages_out": 5,
         "bytes_out": readings + 2 * beacon + healths,
     } == found["broker"]
+
+
+def test_on_the_air_a_frame_costs_21_bytes_more_and_a_long_one_as_many_as_it_takes():
+    at = {SENT + frame.READING: 2, SENT_BYTES + frame.READING: 20}
+    found = ledger.ledger(SITE, counted(1, at), Counter(), 1)["total"]
+    assert 112 * 2 < HEALTH <= 112 * 3
+    assert 20 + HEALTH + 21 * (2 + 3) == found["bytes_on_air"]
+
+
+def test_proofs_stand_beside_the_bill_and_in_no_sum():
+    proofs = {SENT + frame.PROOF: 2, SENT_BYTES + frame.PROOF: 22}
+    said = {SENT + frame.STATE: 1, SENT_BYTES + frame.STATE: 9}
+    sent = {MQTT_PACKETS_OUT: 10, MQTT_BYTES_OUT: 1000}
+    packets = {MQTT_PACKETS_OUT: 12, MQTT_BYTES_OUT: 1000 + 22 + 2 * (UP_TOPIC + 4)}
+    traffic = Counter(states=1, state_bytes=9, proofs=2, proof_bytes=22)
+    with_proofs = ledger.ledger(SITE, counted(at=proofs | said | packets), traffic, 1)
+    without = ledger.ledger(SITE, counted(at=said | sent), Counter(states=1, state_bytes=9), 1)
+    assert {"frames": 2, "bytes": 22} == with_proofs.pop("proof")
+    assert {"frames": 0, "bytes": 0} == without.pop("proof")
+    assert without == with_proofs
+    assert 1 + 2 == without["broker"]["messages_out"]
 
 
 def test_a_packet_of_128_bytes_and_more_needs_a_second_byte_for_its_length():

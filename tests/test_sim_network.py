@@ -68,7 +68,7 @@ def test_a_node_that_computes_with_other_numbers_than_its_filters_say_breaks_exa
     def spoil(simulation):
         def flip():
             shell = next(iter(simulation.network.shells.values()))
-            _, weights, _, _ = shell.node.wave.active._layers[0]
+            _, weights, _, _ = shell.node.wave.active.layers[0]
             for place in range(len(weights)):
                 weights[place] ^= 0x40
 

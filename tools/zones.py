@@ -1,10 +1,11 @@
 """What spec zone is worth in simulated rooms: `python -m tools.zones [first last]`, rooms 0 to 9 without numbers.
 
 Each room is split as it happened (R0-14): filters are fitted to its first 2,400 cycles and judged on the 561 behind
-them, beside the filters that are set by hand to compute the rule. Bytes are those of mode event without loss, on the
-air, values and blocks' bits together: with this project's READING frame and a REPORT of one feature, and with the least
-that would do, a kind, a cycle's low byte and the value. The run ends with an error after the first cycle in which not
-every node's state is that of a full exchange.
+them, beside the filters that are set by hand to compute the rule. Bytes are those of mode event without loss and
+without heartbeats, on the air: with this project's frames, a VALUE for each value and a STATE for each node whose state
+changed; and with the least that would do, a kind, a cycle's low byte and the value, and a bit for each block whose
+state changed. The run ends with an error after the first cycle in which not every node's state is that of a full
+exchange.
 """
 
 import sys
@@ -19,13 +20,14 @@ from gateway.sign_fit import fit_filters
 from gateway.site import Site, lounge
 from gateway.start_weights import start_filters
 from sim.field.lounge import Lounge, simulate
+from sim.zones import FRAME_OVERHEAD
 from sim.zones import simulate as zones
 
 TRAIN, TEST = 2_400, 561
 SEED = 1
-# Payloads of a value and of a block's state, in bytes: frames as they are, and the least.
-SIZES = {"frames": (10, 20), "least": (4, 2)}
-_HEADER = "accuracy  values  bits  rounds  " + "  ".join(f"bytes ({name})" for name in SIZES)
+# Payloads in bytes: of a VALUE and a STATE, and of the least that tells a value and a block's bit.
+FRAMES, LEAST = (8, 9), (4, 2)
+_HEADER = "accuracy  values  states  bits  rounds  bytes (frames)  bytes (least)"
 
 
 def main(first: int = 0, last: int = 9) -> None:
@@ -49,21 +51,23 @@ def fitted_room(site: Site, room: int) -> tuple[Filters, Samples]:
 
 
 def judged(filters: Filters, site: Site, samples: Samples) -> NDArray[np.float64]:
-    """Accuracy, values, bits and rounds a cycle, bytes a cycle by SIZES, over the cycles behind TRAIN.
+    """Accuracy, values, states, blocks' bits and rounds, bytes in FRAMES and LEAST, a cycle, over those behind TRAIN.
 
     The last cycle of training goes before, for in the first one everybody speaks.
     """
     later = samples.part(slice(TRAIN - 1, None))
     traffic = zones(filters, later.readings_ccel, later.present, site)
     right = traffic.states.any(axis=(1, 2)) == later.abnormal
-    counts = [right, traffic.broadcasts, traffic.upward.sum(axis=(1, 2)), traffic.rounds]
-    counts += [traffic.bytes_on_air(*sizes) for sizes in SIZES.values()]
+    changed = np.diff(traffic.states, axis=0, prepend=False).sum(axis=(1, 2))
+    value, state = (FRAME_OVERHEAD + size for size in FRAMES)
+    counts = [right, traffic.broadcasts, changed, traffic.upward.sum(axis=(1, 2)), traffic.rounds]
+    counts += [value * traffic.broadcasts + state * changed, traffic.bytes_on_air(*LEAST)]
     return np.array([count[1:].mean() for count in counts])
 
 
 def _line(name: str, values: NDArray[np.float64]) -> str:
-    right, said, bits, rounds, frames, least = values
-    shares = f"{name} {100 * right:7.2f} {said:8.1f} {bits:5.2f} {rounds:7.2f}"
+    right, said, states, bits, rounds, frames, least = values
+    shares = f"{name} {100 * right:7.2f} {said:8.1f} {states:7.2f} {bits:5.2f} {rounds:7.2f}"
     return f"{shares} {frames:15.0f} {least:14.0f}"
 
 

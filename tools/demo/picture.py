@@ -60,6 +60,9 @@ def _row(places: list[int], marked: list[bool]) -> Text:
     return line
 
 
+_COMPARED = {"always": "features", "event": "node states and features"}
+
+
 def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
     exact, seconds, right, where = (summary[key] for key in ("exact", "seconds", "accuracy", "where"))
     abnormal = sum(outcome.decision.abnormal for outcome in outcomes)
@@ -68,7 +71,7 @@ def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
         + (f", heap {summary['heap']} each" if summary["heap"] else ""),
         "broker": summary["broker"],
         "network": f"{summary['spec']}, mode {summary['mode']}",
-        "exact": f"{exact['equal']} of {exact['compared']} features equal the reference bit for bit",
+        "exact": f"{exact['equal']} of {exact['compared']} {_COMPARED[summary['mode']]} are exact, bit for bit",
         "decisions": f"{summary['cycles']} cycles, {abnormal} abnormal",
         "filters": _filters(summary["filters"]),
         "right": _right(right),
@@ -112,6 +115,11 @@ def _bill(bill: dict[str, Any]) -> Table:
     mesh, raw = bill["total"], bill["raw_gather"]["total"]
     table.add_row("the mesh", f"{mesh['frames']:,.1f}", f"{mesh['bytes']:,.0f}", style="bold")
     table.add_row("raw readings to the gateway", f"{raw['frames']:,.1f}", f"{raw['bytes']:,.0f}")
+    table.add_section()
+    table.add_row("the mesh, on the air (802.15.4)", "", f"{mesh['bytes_on_air']:,.0f}")
+    table.add_row("raw readings, on the air", "", f"{raw['bytes_on_air']:,.0f}")
+    if bill["proof"]["frames"]:
+        table.add_row("beside it: proofs", f"{bill['proof']['frames']:,.1f}", f"{bill['proof']['bytes']:,.0f}")
     table.add_section()
     mesh, raw = bill["broker"], bill["raw_gather"]["broker"]
     out, raw_out = mesh["messages_out"], raw["messages_out"]
