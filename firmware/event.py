@@ -12,6 +12,7 @@ that started, or lost its connection, and does not know what it missed. Only nod
 from array import array
 
 from firmware.quiet import Quiet
+from firmware.stages import COLLECT, DONE, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame
 from protocol.compat import cold, const
 from protocol.filter_set import TRIAL
@@ -19,11 +20,6 @@ from protocol.fixed import centred
 from protocol.grid import CENTRE, TAPS, tap_of
 from protocol.health import STALE
 
-# Where a node's frames go, and the states of a cycle: as in firmware/node.py.
-_TO_HALO = const(0)
-_TO_GATEWAY = const(2)
-_COLLECT = const(1)
-_DONE = const(3)
 _UNTOLD = const(255)
 
 
@@ -77,9 +73,9 @@ class Event:
             self._is_dirty = False
             if self._has_to_speak():
                 self._speak()
-            if node.state == _DONE:
+            if node.state == DONE:
                 self._tell()
-        if is_over and node.state == _COLLECT:
+        if is_over and node.state == COLLECT:
             self._close()
 
     @cold
@@ -104,21 +100,21 @@ class Event:
             self._asks = False
             self._told = _UNTOLD
             self._quiet.forget(CENTRE)
-            node.send(_TO_HALO, self._header(frame.REFRESH))
+            node.send(TO_HALO, self._header(frame.REFRESH))
         self._is_dirty = True
 
     @cold
     def _close(self) -> None:
         """The time for the exchange is over."""
         node = self._node
-        node.go(_DONE)
+        node.go(DONE)
         if self._quiet.heartbeat_due(node.cycle):
             self._repeat()
         if node.report:
             self._told = _UNTOLD  # not acknowledged
         self._tell()
         if self._is_current() and node.beacon.flags & beacon.WANT_PROOF:
-            node.send(_TO_GATEWAY, frame.proof(self._header(frame.PROOF), self._state(), node.reading_ccel or 0))
+            node.send(TO_GATEWAY, frame.proof(self._header(frame.PROOF), self._state(), node.reading_ccel or 0))
         if node.wave.phase == TRIAL:
             node.wave.completed += 1
 
@@ -152,9 +148,9 @@ class Event:
         node, reading_ccel = self._node, self._node.reading_ccel
         self._remember(CENTRE, node.cycle, reading_ccel)
         if reading_ccel is None:
-            node.send(_TO_HALO, self._header(frame.NO_READING))
+            node.send(TO_HALO, self._header(frame.NO_READING))
         else:
-            node.send(_TO_HALO, frame.value(self._header(frame.VALUE), reading_ccel))
+            node.send(TO_HALO, frame.value(self._header(frame.VALUE), reading_ccel))
 
     @cold
     def _repeat(self) -> None:
@@ -166,9 +162,9 @@ class Event:
             return
         self._cycles[CENTRE] = self._cycle & 0xFFFF
         if self._quiet.there >> CENTRE & 1:
-            self._node.send(_TO_HALO, frame.reading(self._header(frame.READING), self._readings[CENTRE]))
+            self._node.send(TO_HALO, frame.reading(self._header(frame.READING), self._readings[CENTRE]))
         else:
-            self._node.send(_TO_HALO, self._header(frame.NO_READING))
+            self._node.send(TO_HALO, self._header(frame.NO_READING))
 
     @cold
     def _tell(self) -> None:
@@ -177,7 +173,7 @@ class Event:
         if state != self._told and self._is_current():
             self._told = state
             node.report = self._header(frame.STATE) + bytes((state,))
-            node.send(_TO_GATEWAY, node.report)
+            node.send(TO_GATEWAY, node.report)
 
     @cold
     def _header(self, kind: int) -> bytes:

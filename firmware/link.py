@@ -21,7 +21,7 @@ BACK_OFF_MS_MAX = const(60_000)
 # One poll reads the socket at most so often, so that a flood cannot keep a node from its deadlines.
 READS_MAX = const(8)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
-# Places among a node's topics behind the three destinations of node.py.
+# Places among a node's topics behind the three destinations of stages.py.
 _STATE = const(3)
 _HEALTH = const(4)
 _WAVE = const(5)

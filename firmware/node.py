@@ -13,6 +13,7 @@ from array import array
 
 from firmware.neighbours import RECENT, WAITED_FOR, Neighbours
 from firmware.pool import Block
+from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_BLOCK, TO_GATEWAY, TO_HALO
 from firmware.trace import Trace
 from firmware.wave import STRAY_CYCLES, Wave
 from protocol import beacon, frame, grid, report
@@ -32,15 +33,6 @@ from protocol.health import (
     STRANGER,
 )
 
-# Where a frame goes.
-TO_HALO = const(0)
-TO_BLOCK = const(1)
-TO_GATEWAY = const(2)
-
-IDLE = const(0)  # no cycle entered yet
-COLLECT = const(1)  # waiting for the halo of the current exchange
-GATHER = const(2)  # owner: waiting for the block's members
-DONE = const(3)  # nothing left to do in this cycle
 # What may follow each state, a mask of states.
 _MAY_FOLLOW = (
     1 << COLLECT,

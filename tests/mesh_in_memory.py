@@ -13,7 +13,8 @@ from functools import partial
 import numpy as np
 from wave_bench import PIECE
 
-from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO, Node
+from firmware.node import Node
+from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
 from firmware.start import prepare_filters
 from gateway.gateway import Gateway, Timing
 from gateway.model import SPECS, Head, Model, feature_len

@@ -8,7 +8,7 @@ from mesh_in_memory import RUN
 from node_bench import quiet_mesh
 
 from firmware import start
-from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
+from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame, topic
 from protocol.filter_set import CONFIRMED
 from protocol.health import COUNTERS

@@ -12,8 +12,8 @@ import pytest
 from mesh_in_memory import RUN, TIMING, MeshInMemory, OneFrameAtATime, Perfect, Sensor, make_model, make_node, make_site
 from node_bench import AROUND, CENTRE, Bench, Steady, beacon_of, head_of, no_reading_of, reading_of
 
-from firmware.node import TO_GATEWAY, TO_HALO
 from firmware.quiet import HEARTBEAT
+from firmware.stages import TO_GATEWAY, TO_HALO
 from gateway.carried import States
 from gateway.gateway import Gateway
 from protocol import beacon, frame, health, topic

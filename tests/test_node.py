@@ -24,7 +24,7 @@ from node_bench import (
     whole_cycle,
 )
 
-from firmware.node import COLLECT, DONE, GATHER, IDLE, TO_BLOCK, TO_GATEWAY, TO_HALO
+from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway import twin
 from gateway.model import SPECS
 from gateway.start_weights import start_filters

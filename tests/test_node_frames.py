@@ -27,7 +27,7 @@ from node_bench import (
     whole_cycle,
 )
 
-from firmware.node import COLLECT, DONE, GATHER, IDLE, TO_HALO
+from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_HALO
 from protocol import beacon, frame, grid, health
 from protocol.report import Report
 

@@ -18,7 +18,8 @@ from node_bench import (
 )
 from wave_sets import KEY, SECRET_KEY
 
-from firmware.node import COLLECT, DONE, IDLE, TO_GATEWAY, TO_HALO, Node
+from firmware.node import Node
+from firmware.stages import COLLECT, DONE, IDLE, TO_GATEWAY, TO_HALO
 from firmware.start import prepare_filters
 from firmware.wave import PULLING, QUIET, RECEIVED, STRAY_CYCLES, TRIAL_CYCLES
 from gateway import wave

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh_in_memory import Sensor, make_model, make_node, make_site
 from store_bench import MODEL, SITE, active, calm, decide, new_store
 
-from firmware.node import TO_GATEWAY
+from firmware.stages import TO_GATEWAY
 from gateway import decision, service
 from gateway.decision import LIMITS_DEFAULT, Limits
 from gateway.gateway import Gateway, Timing

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 
-from firmware.node import TO_BLOCK, TO_GATEWAY, TO_HALO
+from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway.site import Cell, Site, block_of
 from protocol import grid, topic
 from sim.network.clock import Clock

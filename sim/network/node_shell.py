@@ -39,7 +39,7 @@ class NodeShell:
         cell, name: which node.
         node: the real Node, None while it is down.
         path: of its flashed filter set.
-        topics: halo, block, up (in the order of firmware.node's destinations), state, about, wave.
+        topics: halo, block, up (in the order of the destinations in firmware/stages.py), state, about, wave.
         halo, block: the shells that hear its frames; filled in when all are there.
         is_entry: the gateway hands it new sets.
         connected: to the broker.
