@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import twin
-from gateway.cycles import Presence, Record
+from gateway.cycles import Presence, Record, blocks_with
 from gateway.exactness import Comparison
 from gateway.model import Filters
 from gateway.site import Cell, Site, block_of
@@ -67,9 +67,7 @@ class EventAssembly:
     @property
     def settled_blocks(self) -> NDArray[np.bool_]:
         """Blocks of which all that was said in this cycle is taken: bool [blocks]."""
-        spoken_of = twin.pool(self.accounted[..., np.newaxis].astype(np.uint8), self._site.mask)[..., 0] == 1
-        settled: NDArray[np.bool_] = spoken_of & ~self._left_out
-        return settled
+        return blocks_with(self.accounted, self._site) & ~self._left_out
 
     def leave_out(self, cell: Cell) -> None:
         """What a node said in this cycle is not taken, so its block is not settled."""
@@ -118,11 +116,10 @@ class EventAssembly:
         unknown = twin.neighbours_where(there & ~proven) != 0
         states = present & ~unknown
         right = int((units[..., 0] == self._proofs)[states].sum())
-        # A block can be compared when each of its nodes can; 1 marks one that cannot.
-        shaky = there & (~proven | present & unknown)
-        known = twin.pool(shaky[..., np.newaxis].astype(np.uint8), there) == 0
+        # A block can be compared when each of its nodes can.
+        shaky = blocks_with(there & (~proven | present & unknown), self._site)[..., np.newaxis]
         truth, features = twin.pool(units, present), self._states.features(self._absent)
-        comparable = known & (truth != twin.NOTHING)
+        comparable = ~shaky & (truth != twin.NOTHING)
         equal = int((comparable & (truth == features)).sum())
         beyond = int((present & unknown).sum())
         return Comparison(int(states.sum()) + int(comparable.sum()), right + equal, beyond)

@@ -104,8 +104,8 @@ class Assembly:
     @property
     def settled_blocks(self) -> NDArray[np.bool_]:
         """Blocks that reports spoke of, all of them taken, and no member that was there is missing: bool [blocks]."""
-        spoken_of = _blocks_with(self.accounted, self._site) & ~self._left_out
-        return spoken_of & ~_blocks_with(self._site.mask & ~self._absent & ~self.accounted, self._site)
+        spoken_of = blocks_with(self.accounted, self._site) & ~self._left_out
+        return spoken_of & ~blocks_with(self._site.mask & ~self._absent & ~self.accounted, self._site)
 
     def leave_out(self, owner: Cell) -> None:
         """A report of this cycle is not taken, so its block is not settled, whoever else reports of it."""
@@ -178,7 +178,7 @@ def members_of(owner: Cell) -> list[Cell]:
     return [(top + corner // 2, left + corner % 2) for corner in range(CORNERS)]
 
 
-def _blocks_with(cells: NDArray[np.bool_], site: Site) -> NDArray[np.bool_]:
+def blocks_with(cells: NDArray[np.bool_], site: Site) -> NDArray[np.bool_]:
     """Blocks in which a condition holds for some cell."""
     blocks = np.zeros(site.block_shape, np.bool_)
     places = np.argwhere(cells) // BLOCK_SIDE

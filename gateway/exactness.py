@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gateway import twin
-from gateway.cycles import Record
+from gateway.cycles import Record, blocks_with
 from gateway.model import Filters
 from gateway.site import Site
 
@@ -31,8 +31,8 @@ def compare(record: Record, filters: Filters, site: Site) -> Comparison:
     known = twin.computable(record.pooled, record.has_reading, masks, record.absence)
     features = twin.pool(units, record.pooled)
     reported = record.features != twin.NOTHING
-    # A block can be compared when each of its pooled units can be recomputed: 1 marks a unit that cannot.
-    unknown = twin.pool((record.pooled & ~known)[..., np.newaxis].astype(np.uint8), record.pooled) == 1
+    # A block can be compared when each of its pooled units can be recomputed.
+    unknown = blocks_with(record.pooled & ~known, site)[..., np.newaxis]
     comparable = reported & ~unknown
     return Comparison(
         int(comparable.sum()), int((comparable & (features == record.features)).sum()), int((reported & unknown).sum())

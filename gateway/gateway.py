@@ -301,14 +301,10 @@ class Gateway:
         if (frame.row_of(payload), frame.col_of(payload)) != cell:
             self.faults["stranger"] += 1
             return
-        cycle = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
-        self.traffic["reports"] += 1
-        self.traffic["report_bytes"] += len(payload)
-        if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
-            self.faults["other_run"] += 1
-        elif cycle >= self.next_cycle + AHEAD_MAX:
-            self.faults["too_far_ahead"] += 1
-        elif self._assembly is None or cycle != self._assembly.cycle:
+        cycle = self._believed_cycle(payload, "report")
+        if cycle is None:
+            return
+        if self._assembly is None or cycle != self._assembly.cycle:
             self._on_other_cycle(cell, cycle, report)
         elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self.faults["other_version"] += 1
@@ -324,16 +320,11 @@ class Gateway:
             self.faults["malformed"] += 1
             return
         state, assembly = payload[frame.HEADER_SIZE], self._assembly
-        cycle = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
         is_proof = frame.kind_of(payload) == frame.PROOF
-        name = "proof" if is_proof else "state"
-        self.traffic[name + "s"] += 1
-        self.traffic[name + "_bytes"] += len(payload)
-        if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
-            self.faults["other_run"] += 1
-        elif cycle >= self.next_cycle + AHEAD_MAX:
-            self.faults["too_far_ahead"] += 1
-        elif isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
+        cycle = self._believed_cycle(payload, "proof" if is_proof else "state")
+        if cycle is None:
+            return
+        if isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
             if is_proof:
                 assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
             else:
@@ -342,6 +333,19 @@ class Gateway:
             self.next_cycle = max(self.next_cycle, cycle + 1)
             self.faults["late_report"] += 1
             self._node_states.take(cell, cycle, state)
+
+    def _believed_cycle(self, payload: bytes, name: str) -> int | None:
+        """The cycle that a frame speaks of, None where it is not of this run or too far off; counts its traffic."""
+        cycle: int = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
+        self.traffic[name + "s"] += 1
+        self.traffic[name + "_bytes"] += len(payload)
+        if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
+            self.faults["other_run"] += 1
+            return None
+        if cycle >= self.next_cycle + AHEAD_MAX:
+            self.faults["too_far_ahead"] += 1
+            return None
+        return cycle
 
     def _on_filters(self, cell: Cell, payload: bytes) -> None:
         if (frame.row_of(payload), frame.col_of(payload)) != cell:
