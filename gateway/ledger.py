@@ -35,8 +35,8 @@ from protocol.health import (
 Counters = NDArray[np.int64]
 RAW_FRAME_SIZE = frame.HEADER_SIZE + 2
 HEALTH_SIZE = 4 * COUNTERS
-# An 802.15.4 frame: what it adds to its payload, and the most that fits.
-AIR_OVERHEAD, AIR_PAYLOAD_MAX = 21, 112
+# What an 802.15.4 frame adds to its payload.
+AIR_OVERHEAD = 21
 # A line of problems names so many nodes.
 _NAMES_MAX = 5
 
@@ -159,7 +159,7 @@ def _total(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The sum of rows; a long frame goes over the air in as many as it needs."""
     rows = [row for row in rows if row["frames"]]
     frames, size = (sum(row[key] for row in rows) for key in ("frames", "bytes"))
-    on_air = sum(row["frames"] * math.ceil(row["bytes"] / row["frames"] / AIR_PAYLOAD_MAX) for row in rows)
+    on_air = sum(row["frames"] * math.ceil(row["bytes"] / row["frames"] / frame.NODE_FRAME_MAX) for row in rows)
     return {
         "frames": round(frames, 2),
         "bytes": round(size, 2),

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.ledger import AIR_OVERHEAD
 from gateway.model import SIGN, Filters
 from gateway.site import Site
 from gateway.twin import pool
@@ -30,8 +31,6 @@ from protocol.fixed import READING_MAX, READING_MIN
 
 # Further than any reading lies from another.
 UNBOUNDED = 1 << 20
-# An 802.15.4 frame without its payload.
-FRAME_OVERHEAD = 21
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -55,7 +54,7 @@ class Traffic(NamedTuple):
     def bytes_on_air(self, value_size: int, bit_size: int) -> Ints:
         """Per cycle, for payloads of these sizes; one frame for each broadcast and for each block's bit."""
         bits = self.upward.sum(axis=(1, 2))
-        found: Ints = self.broadcasts * (FRAME_OVERHEAD + value_size) + bits * (FRAME_OVERHEAD + bit_size)
+        found: Ints = self.broadcasts * (AIR_OVERHEAD + value_size) + bits * (AIR_OVERHEAD + bit_size)
         return found
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware import zone
+from gateway.ledger import AIR_OVERHEAD
 from gateway.model import Filters
 from gateway.site import Site
 from protocol.filter_set import WINDOW_TAPS
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.grid import CENTRE, TAPS
-from sim.zones import FRAME_OVERHEAD, UNBOUNDED, Bools, Ints, Windows
+from sim.zones import UNBOUNDED, Bools, Ints, Windows
 from sim.zones_faults import NEVER, Blocks, Faults, Links
 
 # What is still to be said after so many rounds waits for the next cycle.
@@ -81,12 +82,12 @@ class Lossy(NamedTuple):
 
     def bytes_in_mesh(self, value_size: int) -> Ints:
         """Per cycle, of values with this payload and of challenges."""
-        values = self.values * (FRAME_OVERHEAD + value_size)
-        return values + self.challenges * (FRAME_OVERHEAD + CHALLENGE_SIZE)
+        values = self.values * (AIR_OVERHEAD + value_size)
+        return values + self.challenges * (AIR_OVERHEAD + CHALLENGE_SIZE)
 
     def bytes_upward(self, bit_size: int) -> Ints:
         """Per cycle, of blocks' bits with this payload."""
-        return self.upward * (FRAME_OVERHEAD + bit_size)
+        return self.upward * (AIR_OVERHEAD + bit_size)
 
 
 def simulate(

@@ -13,20 +13,21 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.ledger import AIR_OVERHEAD
 from gateway.model import SPECS, Filters
 from gateway.rule import abnormal
 from gateway.samples import Samples
 from gateway.sign_fit import fit_filters
 from gateway.site import Site, lounge
 from gateway.start_weights import start_filters
+from protocol.frame import HEADER_SIZE
 from sim.field.lounge import Lounge, simulate
-from sim.zones import FRAME_OVERHEAD
 from sim.zones import simulate as zones
 
 TRAIN, TEST = 2_400, 561
 SEED = 1
 # Payloads in bytes: of a VALUE and a STATE, and of the least that tells a value and a block's bit.
-FRAMES, LEAST = (8, 9), (4, 2)
+FRAMES, LEAST = (HEADER_SIZE, HEADER_SIZE + 1), (4, 2)
 _HEADER = "accuracy  values  states  bits  rounds  bytes (frames)  bytes (least)"
 
 
@@ -59,7 +60,7 @@ def judged(filters: Filters, site: Site, samples: Samples) -> NDArray[np.float64
     traffic = zones(filters, later.readings_ccel, later.present, site)
     right = traffic.states.any(axis=(1, 2)) == later.abnormal
     changed = np.diff(traffic.states, axis=0, prepend=False).sum(axis=(1, 2))
-    value, state = (FRAME_OVERHEAD + size for size in FRAMES)
+    value, state = (AIR_OVERHEAD + size for size in FRAMES)
     counts = [right, traffic.broadcasts, changed, traffic.upward.sum(axis=(1, 2)), traffic.rounds]
     counts += [value * traffic.broadcasts + state * changed, traffic.bytes_on_air(*LEAST)]
     return np.array([count[1:].mean() for count in counts])
