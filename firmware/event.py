@@ -113,7 +113,9 @@ class Event:
         if node.report:
             self._told = _UNTOLD  # not acknowledged
         self._tell()
-        if self._is_current() and node.beacon.flags & beacon.WANT_PROOF:
+        if not self._is_current():
+            return
+        if node.beacon.flags & beacon.WANT_PROOF:
             node.send(TO_GATEWAY, frame.proof(self._header(frame.PROOF), self._state(), node.reading_ccel or 0))
         if node.wave.phase == TRIAL:
             node.wave.completed += 1
@@ -140,7 +142,9 @@ class Event:
         """Whether the view does not cover the reading; without the cycle's filters no zone holds."""
         node = self._node
         value = -1 if node.reading_ccel is None else self._stored(node.reading_ccel)
-        return self._quiet.has_to_speak(value) if self._is_current() else self._quiet.differs(value)
+        if self._is_current():
+            return self._quiet.has_to_speak(value)
+        return not self._quiet.known >> CENTRE & 1 or self._quiet.differs(value)
 
     @cold
     def _speak(self) -> None:

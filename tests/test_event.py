@@ -17,6 +17,7 @@ from firmware.stages import TO_GATEWAY, TO_HALO
 from gateway.carried import States
 from gateway.gateway import Gateway
 from protocol import beacon, frame, health, topic
+from protocol.filter_set import TRIAL
 from tools import cli
 from tools.demo.plan import DemoError, Options, make_plan
 
@@ -298,6 +299,22 @@ def test_a_node_without_the_cycles_filters_says_its_readings_and_no_state():
     bench.hear(beacon_of(3, flags=EVENT, version=7))
     bench.wait(TIMING.exchange_ms)
     assert [value_of(CENTRE, 3, 2_201)] == [data for _, data in bench.said]
+
+
+def test_a_node_that_starts_without_the_cycles_filters_says_its_reading_too():
+    bench = Bench(spec="zone", sensor=Steady())
+    bench.hear(beacon_of(1, flags=EVENT, version=7))
+    assert [frame.REFRESH, frame.VALUE] == [data[0] & 15 for _, data in bench.said]
+
+
+def test_cycles_of_other_filters_do_not_confirm_those_on_trial():
+    bench = quiet_bench()
+    bench.node.wave.phase = TRIAL
+    bench.wait(TIMING.exchange_ms)
+    assert 1 == bench.node.wave.completed
+    bench.hear(beacon_of(2, flags=EVENT, version=7))
+    bench.wait(TIMING.exchange_ms)
+    assert 1 == bench.node.wave.completed
 
 
 # Real nodes
