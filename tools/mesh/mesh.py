@@ -75,7 +75,8 @@ class Mesh:
     """Running nodes; a context manager that ends them all.
 
     Attributes:
-        ended: exit code by name of each node that ended by itself and was not restarted.
+        ended: exit code by name of each node that ended by itself and was not restarted. It is replaced, never
+            changed, for the thread that hears of ends is not the one that reads of them.
         host_ended: the host of all nodes is gone, and they with it.
     """
 
@@ -189,9 +190,9 @@ class Mesh:
         for line in host.stdout:
             fact = json.loads(line)
             if "ended" in fact:
-                self.ended[fact["ended"]] = fact["code"]
-            for name in fact.get("started", []):
-                self.ended.pop(name, None)
+                self.ended = {**self.ended, fact["ended"]: fact["code"]}
+            if "started" in fact:
+                self.ended = {name: code for name, code in self.ended.items() if name not in fact["started"]}
         self.host_ended = self._host is not None
 
     def _last_words(self, name: str) -> str:
