@@ -14,7 +14,7 @@ from array import array
 from firmware.quiet import Quiet
 from firmware.stages import COLLECT, DONE, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame
-from protocol.compat import cold, const
+from protocol.compat import cold, const, rare
 from protocol.filter_set import TRIAL
 from protocol.fixed import centred
 from protocol.grid import CENTRE, TAPS, tap_of
@@ -33,7 +33,7 @@ class Event:
         self._readings = array("h", bytes(2 * TAPS))  # the view in ccel, for filters with another reference
         self._cycles = array("H", bytes(2 * TAPS))  # of the last words, low half
         self._runs = bytearray(TAPS)
-        self._run = self._cycle = -1
+        self._run = -1
         self._filters = None
         self._told = _UNTOLD
         self._asks = True
@@ -42,6 +42,23 @@ class Event:
     def rejoin(self) -> None:
         """The connection was lost for a while: nobody knows what got through."""
         self._asks = True
+
+    @cold
+    def begin(self) -> None:
+        """A cycle begins, its sensor was read."""
+        node = self._node
+        if self._filters is not node.wave.active:
+            self._change_filters()
+        if self._run != node.run:
+            self._run = node.run
+            self._told = _UNTOLD  # the gateway is another one, or started anew
+        self._quiet.start_cycle()
+        if self._asks:
+            self._asks = False
+            self._told = _UNTOLD
+            self._quiet.forget(CENTRE)
+            node.send(TO_HALO, node.header(frame.REFRESH))
+        self._is_dirty = True
 
     def feed(self, kind: int, slot: int, data, now_ms: int) -> None:
         """Take in a neighbour's frame."""
@@ -59,13 +76,9 @@ class Event:
         else:
             node.trace.fault(STALE)  # of mode always
 
-    def step(self, is_over: bool) -> None:
-        """Say what has to be said; `is_over`: the time for the exchange."""
+    def step(self, is_over: bool) -> bool:
+        """Say what has to be said; `is_over`: the time for the exchange. False: there is no further step to take."""
         node = self._node
-        if self._filters is not node.wave.active:
-            self._change_filters()
-        if self._cycle != node.cycle or self._run != node.run:
-            self._begin()
         if self._is_asked:
             self._is_asked = False
             self._repeat()
@@ -77,8 +90,9 @@ class Event:
                 self._tell()
         if is_over and node.state == COLLECT:
             self._close()
+        return False
 
-    @cold
+    @rare
     def _change_filters(self) -> None:
         """The same view, seen through other filters."""
         self._filters = self._node.wave.active
@@ -86,21 +100,6 @@ class Event:
         self._quiet.use(weights, bias)
         for tap in range(TAPS):
             self._quiet.view[tap] = self._stored(self._readings[tap])
-        self._is_dirty = True
-
-    @cold
-    def _begin(self) -> None:
-        """A cycle begins, its sensor was read."""
-        node = self._node
-        if self._run != node.run:
-            self._told = _UNTOLD  # the gateway is another one, or started anew
-        self._run, self._cycle = node.run, node.cycle
-        self._quiet.start_cycle()
-        if self._asks:
-            self._asks = False
-            self._told = _UNTOLD
-            self._quiet.forget(CENTRE)
-            node.send(TO_HALO, self._header(frame.REFRESH))
         self._is_dirty = True
 
     @cold
@@ -116,7 +115,7 @@ class Event:
         if not self._is_current():
             return
         if node.beacon.flags & beacon.WANT_PROOF:
-            node.send(TO_GATEWAY, frame.proof(self._header(frame.PROOF), self._state(), node.reading_ccel or 0))
+            node.send(TO_GATEWAY, frame.proof(node.header(frame.PROOF), self._state(), node.reading_ccel or 0))
         if node.wave.phase == TRIAL:
             node.wave.completed += 1
 
@@ -152,9 +151,9 @@ class Event:
         node, reading_ccel = self._node, self._node.reading_ccel
         self._remember(CENTRE, node.cycle, reading_ccel)
         if reading_ccel is None:
-            node.send(TO_HALO, self._header(frame.NO_READING))
+            node.send(TO_HALO, node.header(frame.NO_READING))
         else:
-            node.send(TO_HALO, frame.value(self._header(frame.VALUE), reading_ccel))
+            node.send(TO_HALO, frame.value(node.header(frame.VALUE), reading_ccel))
 
     @cold
     def _repeat(self) -> None:
@@ -162,13 +161,14 @@ class Event:
 
         What was said in this cycle was heard: whoever asks has been listening since before it began.
         """
-        if not self._quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == self._cycle & 0xFFFF:
+        node = self._node
+        if not self._quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == node.cycle & 0xFFFF:
             return
-        self._cycles[CENTRE] = self._cycle & 0xFFFF
+        self._cycles[CENTRE] = node.cycle & 0xFFFF
         if self._quiet.there >> CENTRE & 1:
-            self._node.send(TO_HALO, frame.reading(self._header(frame.READING), self._readings[CENTRE]))
+            node.send(TO_HALO, frame.reading(node.header(frame.READING), self._readings[CENTRE]))
         else:
-            self._node.send(TO_HALO, self._header(frame.NO_READING))
+            node.send(TO_HALO, node.header(frame.NO_READING))
 
     @cold
     def _tell(self) -> None:
@@ -176,13 +176,8 @@ class Event:
         node, state = self._node, self._state()
         if state != self._told and self._is_current():
             self._told = state
-            node.report = self._header(frame.STATE) + bytes((state,))
+            node.report = node.header(frame.STATE) + bytes((state,))
             node.send(TO_GATEWAY, node.report)
-
-    @cold
-    def _header(self, kind: int) -> bytes:
-        node = self._node
-        return frame.header(kind, node.row, node.col, node.run, node.cycle, node.wave.active.version)
 
     def _is_current(self) -> bool:
         return self._node.version == self._node.wave.active.version

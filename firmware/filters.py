@@ -36,24 +36,25 @@ class Filters:
         """Whether this is the one layer that mode event knows."""
         return self.layers[0][0] == CONV3X3_SIGN
 
-    @cold
-    def compute(self, layer: int) -> int:
-        """Compute the unit of a conv3x3 layer whose inputs are filled in, and of the conv1x1 layers behind it.
 
-        Returns the layer that needs the next exchange, or the number of layers: nothing is left to compute.
-        """
-        self.convolve(layer)
+@cold
+def compute_unit(filters: Filters, layer: int) -> int:
+    """Compute the unit of a conv3x3 layer whose inputs are filled in, and of the conv1x1 layers behind it.
+
+    Returns the layer that needs the next exchange, or the number of layers: nothing is left to compute.
+    """
+    convolve_layer(filters, layer)
+    layer += 1
+    while layer < len(filters.values) and filters.layers[layer][0] == CONV1X1:
+        inputs, own = filters.inputs[layer], filters.values[layer - 1]
+        for channel in range(len(own)):
+            inputs[channel] = own[channel]
+        convolve_layer(filters, layer)
         layer += 1
-        while layer < len(self.values) and self.layers[layer][0] == CONV1X1:
-            inputs, own = self.inputs[layer], self.values[layer - 1]
-            for channel in range(len(own)):
-                inputs[channel] = own[channel]
-            self.convolve(layer)
-            layer += 1
-        return layer
+    return layer
 
-    def convolve(self, layer: int) -> None:
-        """Compute one layer's unit from its inputs."""
-        _, weights, bias, shape = self.layers[layer]
-        convolve(self.values[layer], self.inputs[layer], weights, bias, shape)
 
+def convolve_layer(filters: Filters, layer: int) -> None:
+    """Compute one layer's unit from its inputs."""
+    _, weights, bias, shape = filters.layers[layer]
+    convolve(filters.values[layer], filters.inputs[layer], weights, bias, shape)

@@ -104,8 +104,8 @@ class Link:
             self._failures = 0
             client.publish_surely(self._topics[_STATE], b"ready", now_ms)
             self._was_ready = True
-            if self.node.event:
-                self.node.event.rejoin()
+            if self.node.mode:
+                self.node.mode.rejoin()
         return mqtt.NOTHING_DUE_MS
 
     @cold

@@ -26,10 +26,8 @@ class Neighbours:
     """
 
     @cold
-    def __init__(self, row: int, col: int, exists: int):
+    def __init__(self, exists: int):
         """`exists`: slots that hold a node, a mask."""
-        self.row = row
-        self.col = col
         self.exists = exists
         self._silent = bytearray(grid.SLOTS)  # everybody counts as heard just before the first cycle
         self.no_reading = self.other_version = 0
@@ -50,11 +48,6 @@ class Neighbours:
         for exchange in range(len(self.arrived)):
             self.arrived[exchange] = self.absence[exchange] = 0
         self.no_reading = 0
-
-    def slot_of(self, row: int, col: int) -> int:
-        """The slot of an existing neighbour, or -1."""
-        slot = grid.slot_of(self.row, self.col, row, col)
-        return slot if slot >= 0 and self.exists >> slot & 1 else -1
 
     def hear(self, slot: int, same_version: bool) -> None:
         """Note that a neighbour lives."""

@@ -1,6 +1,7 @@
 """What a node checks of a signed set before it holds it: that it is whole, meant for it, and rightly computed."""
 
 from firmware import slots
+from firmware.filters import convolve_layer
 from protocol import filter_set
 from protocol.filter_set import next_input
 from protocol.health import REFUSED_FORM, REFUSED_SITE, REFUSED_VERSION, WAVE_BROKEN
@@ -45,7 +46,7 @@ def passes(filters, tests) -> bool:
             for tap in range(len(inputs)):
                 state = next_input(state)
                 inputs[tap] = state >> 8 if layer else state
-            filters.convolve(layer)
+            convolve_layer(filters, layer)
             if bytes(values) != tests[at : at + len(values)]:
                 return False
             at += len(values)

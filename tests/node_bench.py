@@ -74,9 +74,9 @@ class Bench:
 
     def memory(self):
         """Everything the node knows but its counters, by name."""
-        node, around, block = self.node, self.node._neighbours, self.node._block
+        node, around, block = self.node, self.node.mode._neighbours, self.node.mode._block
         return {
-            "place": (node.state, node.run, node.cycle, node._exchange, node._entered_ms),
+            "place": (node.state, node.run, node.cycle, node.exchange, node._entered_ms),
             "told": (node.beacon, node.report, list(node._out)),
             "ring": list(node.trace.ring),
             "halo": [bytes(part) for part in (*around.inputs, around.arrived, around.absence)],

@@ -1,6 +1,6 @@
 """Replays a mesh of mesh.json with the node's own parts, on CPython and MicroPython alike."""
 
-from firmware.filters import Filters
+from firmware.filters import Filters, compute_unit
 from firmware.neighbours import Neighbours
 from firmware.pool import Block
 from protocol import filter_set, grid
@@ -22,7 +22,7 @@ def replay(mesh):
     values = {}
     for cell, filters in nodes.items():
         inputs = [filters.inputs[layer] for layer in filters.exchanges]
-        halos[cell] = Neighbours(cell[0], cell[1], grid.neighbour_mask(cells, cell[0], cell[1]))
+        halos[cell] = Neighbours(grid.neighbour_mask(cells, cell[0], cell[1]))
         halos[cell].use(inputs)
         values[cell] = (centred(readings[cell], found.reference_ccel),)
     for exchange in range(len(mesh["absence"])):
@@ -48,7 +48,7 @@ def _exchange(mesh, exchange, nodes, halos, values):
             if other in values and not mesh["absence"][exchange][row][col] >> slot & 1:
                 halos[cell].put(exchange, slot, values[other], 0, len(values[other]))
         halos[cell].fill(exchange, values[cell])
-        layer = filters.compute(filters.exchanges[exchange])
+        layer = compute_unit(filters, filters.exchanges[exchange])
         after[cell] = filters.values[layer - 1]
     return after
 

@@ -6,6 +6,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from firmware.filters import Filters as NodeFilters
+from firmware.filters import compute_unit
 from firmware.neighbours import Neighbours
 from firmware.pool import Block
 from firmware.reading import open_sensor
@@ -24,7 +25,7 @@ from gateway.start_weights import start_filters
 from protocol import filter_set, frame, report
 from protocol.filter_set import STAGED
 from protocol.fixed import centred
-from protocol.grid import corner_of, corner_slots, neighbour_mask
+from protocol.grid import corner_of, corner_slots, neighbour_mask, slot_of
 
 SPEC = SPECS["lean"]
 CELLS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -48,7 +49,7 @@ def test_a_reading_becomes_a_decision_stage_by_stage():
 
     # 3 unit: the layers up to the next exchange; lean has only one
     for cell in CELLS:
-        assert len(SPEC.layers) == nodes[cell].compute(0)
+        assert len(SPEC.layers) == compute_unit(nodes[cell], 0)
 
     # 4 feature: the owner, the lowest member, pools and reports
     block = Block(SPEC.channels, SPEC.exchanges)
@@ -120,10 +121,10 @@ def _untrained_layers(site, seed):
 
 def _hear(cell, filters, frames, reading_ccel):
     """A node's halo after all of its neighbours' frames, its own value in every gap."""
-    halo = Neighbours(*cell, neighbour_mask(CELLS, *cell))
+    halo = Neighbours(neighbour_mask(CELLS, *cell))
     halo.use([filters.inputs[0]])
     for data in (frames[other] for other in CELLS if other != cell):
-        slot = halo.slot_of(frame.row_of(data), frame.col_of(data))
+        slot = slot_of(*cell, frame.row_of(data), frame.col_of(data))
         halo.hear(slot, True)
         halo.put(0, slot, (centred(frame.i16(data, frame.HEADER_SIZE), filters.reference_ccel),), 0, 1)
     assert 0 == halo.awaited(0)

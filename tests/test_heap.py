@@ -12,30 +12,33 @@ from tools.mesh import mesh
 BUSY = ("deadline", "late_report", "repeated", "came late")
 
 
-@pytest.fixture(scope="module")
-def after(tmp_path_factory):
-    """Bytes in use by the step after which they were counted."""
-    return dict(bench_heap.steps(tmp_path_factory.mktemp("flash")))
+@pytest.fixture(scope="module", params=bench_heap.SPEC_OF)
+def after(tmp_path_factory, request):
+    """Bytes in use by the step after which they were counted, in each mode."""
+    return dict(bench_heap.steps(tmp_path_factory.mktemp("flash"), request.param))
 
 
 def test_what_stays_of_a_node_leaves_room_for_the_planned_ring(after):
     assert after["a ring of reports, as planned"] - after["the set staged beside the active one"] >= 1024
-    assert max(after.values()) < 28 * 1024
+    assert max(after.values()) < 30 * 1024
 
 
 def test_a_set_that_comes_in_holds_little_of_the_heap_for_it_may_take_seconds(after):
-    assert after["a signed set received into the flash"] - after["the node built: this is what stays"] < 1024
+    # The first load of some modules makes room for their names, about 1 KB at once.
+    assert after["a signed set received into the flash"] - after[bench_heap.STAYS] < 2048
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", SPECS)
-def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(spec, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("spec", "mode"), [*((spec, "always") for spec in SPECS), ("zone", "event")])
+def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(
+    spec, mode, tmp_path, monkeypatch, capsys
+):
     ring_kb = bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
     heap = f"{32 - ring_kb}K"
     monkeypatch.setattr(mesh, "HEAP_MIN", (32 - ring_kb) * 1024)
     site = tmp_path / "site.toml"
     site.write_text('name = "small"\nrows = 7\ncols = 7\nholes = ["n-00-00", "n-03-03"]\n')
-    assert 0 == cli.demo(site=site, runtime="micropython", heap=heap, spec=spec, cycles=24, as_json=True)
+    assert 0 == cli.demo(site=site, runtime="micropython", heap=heap, spec=spec, mode=mode, cycles=24, as_json=True)
     summary = json.loads(capsys.readouterr().out)
     problems = [problem for problem in summary["problems"] if not any(word in problem for word in BUSY)]
     assert (47, 0, []) == (summary["filters"]["confirmed"], summary["filters"]["refused"], problems)

@@ -14,7 +14,7 @@ def layer(kind, channels_in, taps):
     return kind, channels_in, 5, 8, [0] * 5, [at % 200 - 100 for at in range(5 * channels_in * taps)]
 
 
-# The longest way through Filters.compute: an exchange, a conv1x1 behind it, a second exchange.
+# The longest way through filters.compute: an exchange, a conv1x1 behind it, a second exchange.
 SET = filter_set.pack(1, "s", 0, [layer(CONV3X3, 1, 9), layer(CONV1X1, 5, 1), layer(CONV3X3, 5, 9)])
 
 SIGN_SET = filter_set.pack(1, "s", 0, [(CONV3X3_SIGN, 1, 2, 0, [-300] * 2, [0, 0, 0, 0, -1, 1, 0, 0, 0] * 2)])
@@ -22,10 +22,9 @@ SIGN_SET = filter_set.pack(1, "s", 0, [(CONV3X3_SIGN, 1, 2, 0, [-300] * 2, [0, 0
 # By what is called: the call. Names are globals of HEAD, for a bound method in a local would allocate.
 CALLS = {
     "unit.convolve": "convolve(filters.values[0], filters.inputs[0], first.weights, first.bias, first.shape)",
-    "Filters.compute": "filters.compute(0)",
-    "Filters.compute with sign": "signs.compute(0)",
+    "filters.compute": "compute_unit(filters, 0)",
+    "filters.compute with sign": "compute_unit(signs, 0)",
     "Neighbours.start_cycle": "neighbours.start_cycle()",
-    "Neighbours.slot_of": "neighbours.slot_of(4, 3)",
     "Neighbours.hear": "neighbours.hear(6, True)",
     "Neighbours.deny": "neighbours.deny(2)",
     "Neighbours.put": "neighbours.put(1, 6, frame, 3, 5)",
@@ -42,7 +41,7 @@ CALLS = {
 
 HEAD = f"""
 import json, micropython, sys
-from firmware.filters import Filters
+from firmware.filters import Filters, compute_unit
 from firmware.neighbours import Neighbours
 from firmware.pool import Block
 from firmware.trace import Trace
@@ -55,7 +54,7 @@ unpacked = filter_set.unpack({SET!r})
 first = unpacked.layers[0]
 filters = Filters(unpacked)
 signs = Filters(filter_set.unpack({SIGN_SET!r}))
-neighbours = Neighbours(3, 3, 255)
+neighbours = Neighbours(255)
 neighbours.use([filters.inputs[layer] for layer in filters.exchanges])
 block = Block(5, 2)
 trace = Trace()
@@ -105,7 +104,7 @@ def test_the_call_allocates_nothing(with_viper, name):
     assert with_viper[name] is None
 
 
-@pytest.mark.parametrize("name", ["unit.convolve", "Filters.compute", "Filters.compute with sign"])
+@pytest.mark.parametrize("name", ["unit.convolve", "filters.compute", "filters.compute with sign"])
 def test_the_kernel_without_viper_allocates_nothing_either(without_viper, name):
     assert without_viper[name] is None
 

@@ -67,8 +67,8 @@ def test_units_of_other_filters_are_never_taken_in(kind):
     bench = Bench(cell=(0, 0))
     bench.hear(beacon_of(5))
     bench.hear(*readings_of([(0, 1), (1, 0)], 5), kind(CENTRE, 5, (255,) * 5, version=9))
-    assert 0 == bench.node._neighbours.arrived[1]
-    assert 0 == bench.node._block.pooled
+    assert 0 == bench.node.mode._neighbours.arrived[1]
+    assert 0 == bench.node.mode._block.pooled
 
 
 def test_an_owner_with_other_filters_is_passed_over():

@@ -1,6 +1,7 @@
 """One node's wave on a bench, on CPython and MicroPython alike: the real machine, real files, a hand on its clock."""
 
 from firmware import slots, wave
+from firmware.filters import convolve_layer
 from firmware.start import prepare_filters
 from firmware.trace import Trace
 from firmware.wave import PROVEN, PROVING, PULLING, QUIET, READ, RECEIVED, RECEIVING, RESTING, Wave
@@ -113,7 +114,7 @@ class Bench:
         for layer in range(len(filters.values)):
             for tap in range(len(filters.inputs[layer])):
                 filters.inputs[layer][tap] = (tap * 7919 + 30_000) & (255 if layer else 65_535)
-            filters.convolve(layer)
+            convolve_layer(filters, layer)
             found += bytes(filters.values[layer])
         return filters.version, found
 

@@ -1,10 +1,11 @@
 """How much heap a node takes, step by step, on real MicroPython with the device build: `python -m tools.bench_heap`.
 
-A node of spec seed with eight neighbours is started up to its first connection, then takes in a signed filter set, as
-from the wave; after each step the garbage is collected and what is left is counted. Bytes of the 64-bit Unix port,
-whose pointers are twice as long as a board's.
+A node with eight neighbours, of spec seed in mode always and of spec zone in mode event, is started up to its first
+connection and through its first cycle, then takes in a signed filter set, as from the wave; after each step the garbage
+is collected and what is left is counted. Bytes of the 64-bit Unix port, whose pointers are twice as long as a board's.
 """
 
+import functools
 import json
 import tempfile
 from dataclasses import replace
@@ -16,12 +17,16 @@ from gateway.keys import public_hex
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
 from gateway.wave import signed
+from protocol import beacon
 from tools.flash.build import build
+from tools.flash.bundle import attributes
 from tools.rig.interpreter import run
 
 HEAP = 32 * 1024
+SPEC_OF = {"always": "seed", "event": "zone"}
 # Planned: reports that wait for a connection. The seed's are 32 to 45 bytes with readings.
 RING_REPORTS, RING_REPORT_SIZE = 16, 64
+STAYS = "its first cycle done: this is what stays"
 _SCRIPT = f"""
 import gc, sys
 steps = []
@@ -40,20 +45,23 @@ import link
 count("link.mpy loaded")
 node = link.Link(prepared, 0)
 del prepared
-count("the node built: this is what stays")
+count("the node built")
+node.SAID(bytes.fromhex(BEACON))
+machine = node.MACHINE
+machine.poll(0)
+machine.poll(60000)
+wave = machine.WAVE
+del machine
+count("its first cycle done: this is what stays")
 
-parts = [getattr(node, name) for name in node.__dict__]
-parts += [getattr(part, name) for part in parts if hasattr(part, "__dict__") for name in part.__dict__]
-(wave,) = [part for part in parts if hasattr(part, "feed") and hasattr(part, "step")]
-del parts
 with open("new.filters", "rb") as file:
     data = file.read()
 for at in range(0, len(data), 128):
-    wave.feed(at, len(data), data[at : at + 128], 0)
+    wave.FEED(at, len(data), data[at : at + 128], 0)
 del data, file
 count("a signed set received into the flash")
 most = 0
-while wave.step(0):
+while wave.STEP(0):
     gc.collect()
     most = max(most, gc.mem_alloc())
 steps.append(("signature and self-tests checked: at most", most))
@@ -65,10 +73,12 @@ print(json.dumps(steps))
 """
 
 
-def steps(folder: Path) -> list[tuple[str, int]]:
-    """(step, bytes in use after it)."""
+def steps(folder: Path, mode: str) -> list[tuple[str, int]]:
+    """(step, bytes in use after it); `mode`: always or event."""
     build(folder)
-    filters, key = start_filters(SPECS["seed"]), Ed25519PrivateKey.generate()
+    filters, key = start_filters(SPECS[SPEC_OF[mode]]), Ed25519PrivateKey.generate()
+    flags = beacon.MODE_EVENT if mode == "event" else beacon.MODE_ALWAYS
+    opening = beacon.Beacon(flags, 1, 1, 600_000, 10_000, 10_000, filters.version, 0, block_rows=9, block_cols=13)
     (folder / "filters.bin").write_bytes(filters.pack("lounge"))
     (folder / "new.filters").write_bytes(signed(replace(filters, version=2), "lounge", key))
     config = {
@@ -85,15 +95,21 @@ def steps(folder: Path) -> list[tuple[str, int]]:
         "sensor": {"kind": "simulated", "seed": 1, "mean_ccel": 2200},
     }
     (folder / "node.json").write_text(json.dumps(config))
-    return [(name, size) for name, size in json.loads(run(_SCRIPT, (folder,), "64K"))]
+    words = {"BEACON": repr(beacon.pack(opening, bytes(15)).hex())}
+    called = {"SAID": "_on_message", "MACHINE": "node", "WAVE": "wave", "FEED": "feed", "STEP": "step"}
+    words |= {word: attributes("link")[name] for word, name in called.items()}
+    script = functools.reduce(lambda text, word: text.replace(*word), words.items(), _SCRIPT)
+    return [(name, size) for name, size in json.loads(run(script, (folder,), "64K"))]
 
 
 def main() -> None:
-    """Print the table."""
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = steps(Path(scratch))
-    for name, size in rows:
-        print(f"{size:7,} bytes  {name}")
+    """Print a table for each mode."""
+    for mode, spec in SPEC_OF.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = steps(Path(scratch), mode)
+        print(f"spec {spec}, mode {mode}")
+        for name, size in rows:
+            print(f"{size:7,} bytes  {name}")
     print(f"{HEAP:7,} bytes  the smallest heap that `thermesh demo` takes")
 
 

@@ -29,24 +29,36 @@ from tools.flash.strings import without_names
 ENTRIES = {
     "main": {"run"},
     "start": {"prepare"},
-    "link": {"Link", "start_node", "load_cold", "run_cold", "feed", "step", "send"},
-    "event": {"Event", "feed", "step", "rejoin", "load_cold"},
-    "sensor_replay": {"Replay", "read"},
-    "sensor_simulated": {"Simulated", "read"},
+    "link": {"Link", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"},
+    "layerwise": {"Layerwise"},
+    "event": {"Event"},
+    "sensor_replay": {"Replay"},
+    "sensor_simulated": {"Simulated"},
 }
-"""The bundles, each named for the firmware module that it is built around, and the names used from outside.
+"""The bundles, each named for the firmware module that it is built around, and the globals used from outside.
 
 They import each other inside functions only: main brings in start, which is forgotten again, and link, which stays and
-loads its cold functions (cold.py) when they are called.
+loads its cold functions (cold.py) when they are called. With the first cycle link brings in the mode's module, which
+takes from link what both need.
 """
-LASTING = ("link", "event")
+LASTING = ("link", "layerwise", "event")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
+EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve", "Layerwise", "Event"}
+"""Those that bundles alone use, so that they may have other names."""
+METHODS = {
+    "link": {"feed", "step", "send", "go", "header", "enter", "hear_early", "abstain_unless_current"}
+    | {"fault", "take", "notice"},
+    "layerwise": {"begin", "feed", "step", "rejoin"},
+    "event": {"begin", "feed", "step", "rejoin"},
+    "sensor_replay": {"read"},
+    "sensor_simulated": {"read"},
+}
+"""By bundle, the methods that others call."""
 _OUTSIDE = set().union(*ENTRIES.values())
 _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
 
 
-@functools.cache
 def bundle(name: str, viper: bool = True) -> Mapping[str, str]:
     """The source of one of the bundles, and of each module that it loads for a call, by the modules' names.
 
@@ -54,18 +66,38 @@ def bundle(name: str, viper: bool = True) -> Mapping[str, str]:
         name: a key of ENTRIES.
         viper: False for boards whose MicroPython has no viper emitter.
     """
+    return _made(name, viper)[0]
+
+
+def attributes(name: str) -> Mapping[str, str]:
+    """What attributes of ours are called in a bundle, by their names in the sources; those left out keep them."""
+    return _made(name, True)[1]
+
+
+@functools.cache
+def _made(name: str, viper: bool) -> tuple[Mapping[str, str], Mapping[str, str]]:
     trees = {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
-    names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES])
+    names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES], EXPORTS)
+    lasts, keep = name in LASTING, METHODS.get(name, set())
     body: list[ast.stmt] = []
     for module in _in_order(f"firmware.{name}", trees):
         body += _Merge(module, trees).body()
-    body = _without_unused(_put_constants_in(_unique_imports(body)))
-    body = _without_unused(inline_calls(body))
-    body = cold.move_out(body, ENTRIES[name], foreign_names(body)) if name in LASTING else cold.without_marks(body)
-    parts = _inlined_again(cold.split(name, body, ENTRIES[name]))
-    taken = bundle("link", viper) if name in LASTING[1:] else {}
-    modules = rename(body, parts, names, _OUTSIDE, ENTRIES, taken)
-    return {part: _text(module, messages=name not in LASTING) for part, module in modules.items()}
+    body = _unique_imports(_from_link(body) if lasts and name != "link" else body)
+    body = _without_unused(_put_constants_in(body), keep)
+    body = _without_unused(inline_calls(body, keep), keep)
+    body = cold.move_out(body, ENTRIES[name] | keep, foreign_names(body)) if lasts else cold.without_marks(body)
+    parts = _inlined_again(cold.split(name, body, ENTRIES[name]), keep)
+    others = LASTING[: LASTING.index(name)] if lasts else ()
+    taken = set().union(*(bundle(other, viper) for other in others))
+    modules, called = rename(body, parts, names, _OUTSIDE - EXPORTS, ENTRIES, taken)
+    return {part: _text(module, messages=not lasts) for part, module in modules.items()}, called
+
+
+def _from_link(body: list[ast.stmt]) -> list[ast.stmt]:
+    """What link has for others is taken from there."""
+    there = ENTRIES["link"]
+    imports = [ast.ImportFrom("link", [ast.alias(name)], 0) for name in sorted(there & mentioned(body) | {cold.LOAD})]
+    return [*imports, *(statement for statement in body if not names_of(statement) & there)]
 
 
 def _text(module: ast.Module, messages: bool) -> str:
@@ -73,12 +105,12 @@ def _text(module: ast.Module, messages: bool) -> str:
     return ast.unparse(ast.fix_missing_locations(module)) + "\n"
 
 
-def _inlined_again(modules: dict[str, list[ast.stmt]]) -> dict[str, list[ast.stmt]]:
+def _inlined_again(modules: dict[str, list[ast.stmt]], methods: set[str]) -> dict[str, list[ast.stmt]]:
     """The parts of a bundle with what each of them calls once put in: there are fewer calls in a part than in all."""
     result = {}
     for name, body in modules.items():
         others = mentioned([statement for other in modules if other != name for statement in modules[other]])
-        keep = others | _OUTSIDE
+        keep = others | methods | _OUTSIDE
         result[name] = _without_unused(inline_calls(body, keep), keep)
     return result
 

@@ -3,12 +3,13 @@
 A function or method marked `@cold` or `@rare` (protocol/compat.py) becomes a module of its own that holds it as
 `run_cold`, together with what it needs; calls of it become `load_cold("its name")(...)`. A cold `__init__` is named for
 its class, and is called on a new, empty object. Functions and constants that both sides need are copied; `load_cold`,
-and a class that both sides need or that a lasting object is made of, stay in the bundle, and the cold module asks the
-bundle for them.
+machine code, and a class that both sides need or that a lasting object is made of, stay in the bundle, and the cold
+module asks the bundle for them. A method that is called from outside leaves one behind that loads it.
 """
 
 import ast
 import copy
+from collections import Counter
 
 MARK = "cold"
 RARE = "rare"
@@ -35,11 +36,11 @@ def move_out(body: Statements, entries: set[str], foreign: set[str]) -> Statemen
 
     Args:
         body: of a bundle: imports, functions, classes and assignments.
-        entries: names that are used from outside the bundle.
+        entries: names, of methods too, that are used from outside the bundle.
         foreign: names that methods of other objects could have.
 
     Raises:
-        ValueError: a cold method's name does not tell it from others.
+        ValueError: a cold function's name does not tell it from others.
     """
     body = list(body)
     moved: dict[str, ast.FunctionDef] = {}
@@ -53,6 +54,8 @@ def move_out(body: Statements, entries: set[str], foreign: set[str]) -> Statemen
                 method.body.append(ast.Return(ast.Name(method.args.args[0].arg, ast.Load())))
             _remember(method, statement.name.split("_")[-1].lower() + INIT if is_init else called.strip("_"))
             statement.body.remove(method)
+            if called in entries:
+                statement.body.append(_stub(method, "__init__" if is_init else called, called))
             moved[called] = method
         statement.body = statement.body or [ast.Pass()]
     for function in _marked(body):
@@ -60,6 +63,9 @@ def move_out(body: Statements, entries: set[str], foreign: set[str]) -> Statemen
         _remember(function, called.split("_", 1)[-1].strip("_"))
         body.remove(function)
         moved[called] = function
+    named = Counter(_module_of(function) for function in moved.values())
+    if (twice := [name for name, count in named.items() if count > 1]):
+        raise ValueError(f"cold functions named {twice[0]}: each needs a module's name of its own")
     classes = {s.name for s in body if isinstance(s, ast.ClassDef)}
     # What an object is made of lasts as long as the object, so classes with a cold __init__ are warm.
     lasting = entries | (classes & moved.keys())
@@ -71,6 +77,14 @@ def move_out(body: Statements, entries: set[str], foreign: set[str]) -> Statemen
         if _module_of(function) not in loads.loaded | calls.loaded:
             function.decorator_list = []
     return body + functions
+
+
+def _stub(method: ast.FunctionDef, name: str, called: str) -> ast.FunctionDef:
+    """The same method for callers outside of the bundle: its call of itself becomes a load."""
+    arguments: list[ast.expr] = [ast.Name(argument.arg, ast.Load()) for argument in method.args.args]
+    call = ast.Call(ast.Attribute(arguments[0], called, ast.Load()), arguments[1:], [])
+    body = ast.Expr(call) if name == "__init__" else ast.Return(call)
+    return ast.FunctionDef(name, copy.deepcopy(method.args), [body], [])
 
 
 def split(name: str, body: Statements, entries: set[str]) -> dict[str, Statements]:
@@ -91,7 +105,9 @@ def split(name: str, body: Statements, entries: set[str]) -> dict[str, Statement
     shared = [s for s in rest if isinstance(s, ast.ClassDef) and _is_shared(s, lasting, parts)]
     warm += [s for s in _needed([*shared], rest) if s not in warm]
     modules = {name: copy.deepcopy([s for s in rest if s in warm])}
-    asked = {LOAD, *(s.name for s in shared)}
+    # Machine code is loaded once: the Unix port never gives its memory back.
+    machine_code = [s for s in warm if isinstance(s, ast.FunctionDef) and s.decorator_list]
+    asked = {LOAD}.union(*(_names_of(s) for s in [*shared, *machine_code]))
     apart = [s for s in body if not _names_of(s) & asked]
     for function in cold:
         needed = _needed([function], apart)

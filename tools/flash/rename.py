@@ -20,15 +20,20 @@ class Names:
     """What all bundles agree on, for tuples and objects cross from one to the other.
 
     Attributes:
-        free: new names, none of which our code uses for what it is.
+        exports: new names of what one bundle takes from another, by the old ones.
+        free: further new names, none of which our code uses for what it is.
         shared: the fields of every namedtuple, and the attributes of ours that more than one bundle mentions.
     """
 
-    def __init__(self, trees: dict[str, ast.Module], bundles: Collection[Collection[str]]) -> None:
-        """`trees`: every module of ours; `bundles`: the modules of each bundle."""
+    def __init__(
+        self, trees: dict[str, ast.Module], bundles: Collection[Collection[str]], exports: Collection[str]
+    ) -> None:
+        """`trees`: every module of ours; `bundles`: the modules of each bundle; `exports`: globals between bundles."""
         statements = [statement for tree in trees.values() for statement in tree.body]
         used = mentioned(statements)
-        self.free = [name for name in _free_names() if name not in used]
+        free = [name for name in _free_names() if name not in used]
+        self.exports = dict(zip(sorted(exports), free, strict=False))
+        self.free = free[len(exports) :]
         counted = Counter(name for modules in bundles for name in _attributes_in([trees[m] for m in modules]))
         own = _own_attributes([node for statement in statements for node in ast.walk(statement)])
         common = {name for name in own if counted[name] > 1} - foreign_names(statements)
@@ -42,8 +47,8 @@ def rename(
     outside: Collection[str],
     bundles: Collection[str],
     taken: Collection[str],
-) -> dict[str, ast.Module]:
-    """The parts of a bundle as modules, renamed in place.
+) -> tuple[dict[str, ast.Module], Mapping[str, str]]:
+    """The parts of a bundle as modules, renamed in place, and what attributes of ours are called in them.
 
     Args:
         body: the whole bundle, to decide on the names.
@@ -56,7 +61,8 @@ def rename(
     files = _file_names(parts, {*bundles, *taken})
     renaming = _Renaming(body, names, outside, bundles, files)
     modules = {files.get(name, name): ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
-    return {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
+    renamed = {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
+    return renamed, renaming.attributes
 
 
 def _file_names(parts: Collection[str], taken: Collection[str]) -> dict[str, str]:
@@ -66,7 +72,11 @@ def _file_names(parts: Collection[str], taken: Collection[str]) -> dict[str, str
 
 
 class _Renaming(ast.NodeTransformer):
-    """New names for one bundle."""
+    """New names for one bundle.
+
+    Attributes:
+        attributes: by their old names.
+    """
 
     def __init__(
         self,
@@ -81,11 +91,11 @@ class _Renaming(ast.NodeTransformer):
         nodes = [node for statement in body for node in ast.walk(statement)]
         foreign = foreign_names(body) | set(outside)
         definitions = [s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]
-        own_globals = sorted({name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside))
+        own_globals = {name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside)
         shared = [name for name in names.shared if name not in outside]
         attributes = shared + sorted(_own_attributes(nodes) - foreign - set(shared))
-        self._globals = dict(zip(own_globals, names.free, strict=False))
-        self._attributes = dict(zip(attributes, names.free, strict=False))
+        self._globals = names.exports | dict(zip(sorted(own_globals - names.exports.keys()), names.free, strict=False))
+        self.attributes = dict(zip(attributes, names.free, strict=False))
         self._keywords = {k.arg for n in nodes if isinstance(n, ast.Call) for k in n.keywords if k.arg}
         self._arguments: dict[str, str] = {}
 
@@ -94,7 +104,7 @@ class _Renaming(ast.NodeTransformer):
         for statement in node.body:
             if isinstance(statement, ast.FunctionDef):
                 self._visit_function(statement)
-                statement.name = self._attributes.get(statement.name, statement.name)
+                statement.name = self.attributes.get(statement.name, statement.name)
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -113,6 +123,12 @@ class _Renaming(ast.NodeTransformer):
         self.generic_visit(node)
         self._arguments = outer
 
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        if node.module in self._bundles:
+            for alias in node.names:
+                alias.name = self._globals.get(alias.name, alias.name)
+        return node
+
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         if node.name:
             node.name = self._arguments.get(node.name, node.name)
@@ -127,7 +143,7 @@ class _Renaming(ast.NodeTransformer):
             node.args[0] = ast.Constant("tuple")  # a name in ROM; nobody asks for the type's
             for field in ast.walk(node.args[1]):
                 if isinstance(field, ast.Constant) and isinstance(field.value, str):
-                    field.value = self._attributes.get(field.value, field.value)
+                    field.value = self.attributes.get(field.value, field.value)
         self.generic_visit(node)
         return node
 
@@ -140,7 +156,7 @@ class _Renaming(ast.NodeTransformer):
         if asked:  # a cold module asks its bundle
             node.attr = self._globals.get(node.attr, node.attr)
             return node
-        node.attr = self._attributes.get(node.attr, node.attr)
+        node.attr = self.attributes.get(node.attr, node.attr)
         self.generic_visit(node)
         return node
 
@@ -153,13 +169,17 @@ def _tuple_fields(trees: dict[str, ast.Module]) -> set[str]:
 
 
 def _attributes_in(trees: list[ast.Module]) -> set[str]:
-    return {n.attr for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | _methods(nodes)
 
 
 def _own_attributes(nodes: list[ast.AST]) -> set[str]:
-    classes = [n for n in nodes if isinstance(n, ast.ClassDef)]
-    methods = {m.name for c in classes for m in c.body if isinstance(m, ast.FunctionDef)}
-    return {name for name in stored_attributes(nodes) | methods if not name.startswith("__")}
+    return {name for name in stored_attributes(nodes) | _methods(nodes) if not name.startswith("__")}
+
+
+def _methods(nodes: list[ast.AST]) -> set[str]:
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    return {m.name for c in classes for m in c.body if isinstance(m, ast.FunctionDef)}
 
 
 ROM_WORDS = """
@@ -185,6 +205,6 @@ ENOBUFS ENODEV ENOENT ENOMEM EOPNOTSUPP EPERM ETIMEDOUT
 
 
 def _free_names() -> Iterator[str]:
-    yield from ROM_WORDS
+    yield from (word for word in ROM_WORDS if word != "super")  # MicroPython compiles a call of that in its own way
     pairs = ("".join(letters) for letters in itertools.product(string.ascii_letters, repeat=2))
     yield from (name for name in pairs if not keyword.iskeyword(name))
