@@ -2,9 +2,10 @@
 
 At the node: frames and their bytes as the protocol defines them. At the broker: MQTT packets with headers and topics,
 every delivery counted, because fan-out and not the number of nodes sets a broker's load. On the air: the same frames in
-802.15.4. Control traffic (beacons, and the health messages that they ask for) stands in rows of its own inside the
-totals. The proofs of mode event stand beside them, in no sum: nobody needs them but who checks. A cheaper alternative
-is shown as cheaper.
+802.15.4. The same frames stand by kind, by what they are for (LAYERS), and by node. Control traffic is inside the
+totals: beacons, the health messages that they ask for, and all that has to do with filters. States and facts that nodes
+retain at the broker are not: they are said at the start, before anything is counted. Nor are the proofs of mode event,
+which stand beside: nobody needs them but who checks. A cheaper alternative is shown as cheaper (gateway/comparison.py).
 """
 
 import math
@@ -29,14 +30,25 @@ from protocol.health import (
     MQTT_SKIPPED,
     SENT,
     SENT_BYTES,
+    TAKEN,
+    TAKEN_BYTES,
     WRAP_MASK,
 )
 
 Counters = NDArray[np.int64]
-RAW_FRAME_SIZE = frame.HEADER_SIZE + 2
+# What nodes send, by kind, but for what nobody needs who does not check.
+NODE_KINDS = {kind: name for kind, name in enumerate(frame.KINDS) if kind not in (0, frame.BEACON, frame.PROOF)}
 HEALTH_SIZE = 4 * COUNTERS
 # What an 802.15.4 frame adds to its payload.
 AIR_OVERHEAD = 21
+# What frames are for, by kind: what the first layer of the nodes reads of neighbours, what later ones read (counters
+# tell kinds apart, not exchanges; no spec has more than two), what goes up to owner and gateway, and control.
+LAYERS = {
+    "halo_1": ("reading", "no_reading", "value"),
+    "halo_2": ("activations",),
+    "upward": ("member", "report", "state"),
+    "control": ("beacon", "health", "filters", "refresh", "wave"),
+}
 # A line of problems names so many nodes.
 _NAMES_MAX = 5
 
@@ -57,16 +69,24 @@ class Spent(NamedTuple):
     """What nodes counted between two of their health messages.
 
     Attributes:
-        counters: int64 [COUNTERS], the sum over the nodes counted.
-        nodes: how many these are; each sent one health message meanwhile, the first.
+        by_node: of each node counted int64 [COUNTERS]; each sent one health message meanwhile, the first.
         silent: cells that did not answer twice, so they are in no sum.
         restarted: cells whose node started anew in between, so what it had counted is unknown.
     """
 
-    counters: Counters
-    nodes: int
+    by_node: Mapping[Cell, Counters]
     silent: tuple[Cell, ...]
     restarted: tuple[Cell, ...]
+
+    @property
+    def counters(self) -> Counters:
+        """The sum over the nodes counted, int64 [COUNTERS]."""
+        return sum(self.by_node.values(), np.zeros(COUNTERS, np.int64))
+
+    @property
+    def nodes(self) -> int:
+        """How many were counted."""
+        return len(self.by_node)
 
     def problems(self) -> list[str]:
         """A line for each reason why nodes are not in the sums."""
@@ -80,17 +100,15 @@ class Spent(NamedTuple):
 
 def spent(cells: Iterable[Cell], before: Mapping[Cell, Health], after: Mapping[Cell, Health]) -> Spent:
     """What the nodes of a site counted from one of their health messages to the next; counters wrap at 2^30."""
-    silent, restarted = [], []
-    total, nodes = np.zeros(COUNTERS, np.int64), 0
+    silent, restarted, by_node = [], [], {}
     for cell in cells:
         if cell not in before or cell not in after:
             silent.append(cell)
         elif before[cell].boot != after[cell].boot:
             restarted.append(cell)
         else:
-            total += (after[cell].counters.astype(np.int64) - before[cell].counters) & WRAP_MASK
-            nodes += 1
-    return Spent(total, nodes, tuple(silent), tuple(restarted))
+            by_node[cell] = (after[cell].counters.astype(np.int64) - before[cell].counters) & WRAP_MASK
+    return Spent(by_node, tuple(silent), tuple(restarted))
 
 
 def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, Any]:
@@ -100,50 +118,65 @@ def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) 
         site: for the number of nodes and the length of its topics.
         counted: what its nodes spent on the cycles.
         traffic: the gateway's counts over the same cycles: frames of `beacons`, `waves`, `reports`, `states`,
-            `holdings`, and their bytes as `beacon_bytes` and so on; what is left out did not happen.
+            `holdings`, and of `copies`, the filter sets that nodes published for their neighbours; and their bytes as
+            `beacon_bytes` and so on, `copy_bytes`. What is left out did not happen.
         cycles: how many.
     """
     counters = counted.counters
-    kinds = {
-        name: _row(int(counters[SENT + kind]), int(counters[SENT_BYTES + kind]), cycles)
-        for kind, name in enumerate(frame.KINDS)
-        if kind not in (0, frame.BEACON, frame.PROOF)
-    }
-    kinds |= _control(counted, traffic, cycles)
-    proofs = int(counters[SENT + frame.PROOF]), int(counters[SENT_BYTES + frame.PROOF])
-    sent = {name: row for name, row in kinds.items() if name != "beacon"}  # by nodes
-    nodes = max(counted.nodes, 1)
-    per_node = {key: round(sum(row[key] for row in sent.values()) / nodes, 3) for key in ("frames", "bytes")}
+    kinds = {name: _row(*sent_of(counters, (kind,)), cycles) for kind, name in NODE_KINDS.items()}
+    kinds |= control(counted, traffic, cycles)
+    copies = traffic.get("copies", 0), traffic.get("copy_bytes", 0)
+    kinds["wave"] = _row(traffic.get("waves", 0) + copies[0], traffic.get("wave_bytes", 0) + copies[1], cycles)
     return {
         "kinds": kinds,
-        "total": _total(kinds.values()),
-        "proof": _row(*proofs, cycles),
-        "per_node": per_node,
+        "layers": {layer: total([kinds[name] for name in names]) for layer, names in LAYERS.items()},
+        "total": total(kinds.values()),
+        "proof": _row(*sent_of(counters, (frame.PROOF,)), cycles),
+        "per_node": _per_node(counted, copies, cycles),
         "broker": _broker(site, counted, traffic, cycles),
-        "raw_gather": raw_gather(site, _control(counted, traffic, cycles)),
     }
 
 
-def raw_gather(site: Site, control: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """What a cycle would cost if every node just sent its reading to the gateway.
+def sent_of(counters: Counters, kinds: Iterable[int] = NODE_KINDS) -> tuple[int, int]:
+    """Frames of these kinds that were sent, and their bytes."""
+    places = list(kinds)
+    return int(counters[SENT:SENT_BYTES][places].sum()), int(counters[SENT_BYTES:TAKEN][places].sum())
+
+
+def taken_of(counters: Counters, kinds: Iterable[int] = NODE_KINDS) -> tuple[int, int]:
+    """Frames of these kinds that were taken in, and their bytes."""
+    places = list(kinds)
+    return int(counters[TAKEN:TAKEN_BYTES][places].sum()), int(counters[TAKEN_BYTES:MQTT_PACKETS_IN][places].sum())
+
+
+def control(counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, dict[str, float]]:
+    """The control traffic that any alternative needs too: frames and bytes per cycle."""
+    return {
+        "beacon": _row(traffic["beacons"], traffic["beacon_bytes"], cycles),
+        "health": _row(counted.nodes, counted.nodes * HEALTH_SIZE, cycles),
+    }
+
+
+def raw_gather(site: Site, readings: Mapping[str, float], control: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """What a cycle would cost if every node just sent its reading to the gateway, over the same broker.
 
     Args:
         site: for the number of nodes and the length of its topics.
+        readings: frames and bytes per cycle.
         control: the same control traffic, by kind (beacon, health): frames and bytes per cycle.
     """
     nodes = len(site.cells)
     beacon, health = control["beacon"], control["health"]
-    readings = _on_mqtt(_up(site), nodes, nodes * RAW_FRAME_SIZE)
+    said = _on_mqtt(_up(site), readings["frames"], readings["bytes"])
     beacons = _on_mqtt(topic.cycle(site.name), beacon["frames"], beacon["bytes"])
     healths = _on_mqtt(_health(site), health["frames"], health["bytes"])
-    frames = nodes + beacon["frames"] + health["frames"]
     return {
-        "total": _total([_row(nodes, nodes * RAW_FRAME_SIZE, 1), beacon, health]),
+        "total": total([readings, beacon, health]),
         "broker": {
-            "messages_in": round(frames, 2),
-            "bytes_in": round(readings + beacons + healths, 2),
-            "messages_out": round(nodes * (1 + beacon["frames"]) + health["frames"], 2),
-            "bytes_out": round(readings + nodes * beacons + healths, 2),
+            "messages_in": round(readings["frames"] + beacon["frames"] + health["frames"], 2),
+            "bytes_in": round(said + beacons + healths, 2),
+            "messages_out": round(readings["frames"] + nodes * beacon["frames"] + health["frames"], 2),
+            "bytes_out": round(said + nodes * beacons + healths, 2),
         },
     }
 
@@ -155,7 +188,7 @@ def faults(counters: Counters) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _total(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def total(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The sum of rows; a long frame goes over the air in as many as it needs."""
     rows = [row for row in rows if row["frames"]]
     frames, size = (sum(row[key] for row in rows) for key in ("frames", "bytes"))
@@ -171,11 +204,19 @@ def _row(frames: int, size: int, cycles: int) -> dict[str, float]:
     return {"frames": round(frames / cycles, 2), "bytes": round(size / cycles, 2)}
 
 
-def _control(counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, dict[str, float]]:
-    return {
-        "beacon": _row(traffic["beacons"], traffic["beacon_bytes"], cycles),
-        "health": _row(counted.nodes, counted.nodes * HEALTH_SIZE, cycles),
-    }
+def _per_node(counted: Spent, copies: tuple[int, int], cycles: int) -> dict[str, Any]:
+    """Per cycle what a node sends in the mean, and the one that sends most; filter sets are all nodes' alike."""
+    if not counted.by_node:
+        return {"frames": 0.0, "bytes": 0.0, "hottest": None}
+    sent = {cell: np.array(sent_of(counters)) for cell, counters in counted.by_node.items()}
+    hottest = max(sent, key=lambda cell: tuple(sent[cell]))
+    same = np.array(copies) / counted.nodes + (1, HEALTH_SIZE)
+    mean = sum(sent.values()) / counted.nodes
+    rows = [
+        dict(zip(("frames", "bytes"), np.round((row + same) / cycles, 3).tolist(), strict=True))
+        for row in (mean, sent[hottest])
+    ]
+    return rows[0] | {"hottest": {"node": node_name(*hottest)} | rows[1]}
 
 
 def _broker(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, float]:

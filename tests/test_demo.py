@@ -70,6 +70,10 @@ def test_the_lounge_runs_on_425_micropython_nodes_with_32_kilobytes_each(spec):
     assert "mosquitto" in summary["broker"]
     kinds = {"reading", "no_reading", "activations", "member", "report", "beacon", "health"}
     assert kinds <= set(summary["ledger"]["kinds"])
+    ledger = summary["ledger"]
+    assert ledger["total"]["bytes_on_air"] == pytest.approx(ledger["mesh"]["star"]["bytes_on_air"], abs=1)
+    assert {"raw_gather", "deltas", "send_on_change"} < set(ledger["alternatives"])
+    assert {"seed": 425, "lean": 0, "zone": 0}[spec] == ledger["layers"]["halo_2"]["frames"]
     # Each node said once in ten cycles what it had counted.
     assert 42.5 == summary["ledger"]["kinds"]["health"]["frames"]
     # Each node publishes its reading once (R0-7); seed has a second exchange, the others have not.
@@ -179,6 +183,14 @@ def test_a_cycle_beyond_the_readings_is_a_problem_and_no_crash():
         "cycle 1: a node reported another reading than its sensor gave",
         "cycle 7: there are readings for 2 only; the mesh went ahead by itself",
     ] == wrong_readings(plan, outcomes)
+
+
+def test_readings_by_cell_stand_as_the_site_does_and_holes_have_none():
+    site = site_of_cells("corner", {(0, 0), (0, 1), (1, 0)})
+    given, present = np.array([[2000, 2001, 2002], [1, 2, 3]], np.int16), np.array([[True, False, True]] * 2)
+    plan = Plan(site, SPECS["lean"], NodeKind("cpython", None), given, present, None, Options())
+    readings_ccel, there = plan.fields(1)
+    assert ([[[2000, 2001], [2002, 0]]], [[[True, False], [True, False]]]) == (readings_ccel.tolist(), there.tolist())
 
 
 def outcome_of(cycle, readings_ccel, has):

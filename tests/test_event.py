@@ -330,6 +330,8 @@ def test_real_nodes_and_a_real_broker_stay_exact_in_silence_and_over_new_filters
     assert 16 * 47 < exact["compared"] == exact["equal"]
     assert (47, 0, {"1", "2"}) == (filters["confirmed"], filters["refused"], set(filters["cycles"]))
     assert bill["kinds"]["value"]["frames"] < 10 < bill["proof"]["frames"] == 47
+    # Each node published the new set once for its neighbours; the gateway at least once.
+    assert 48 <= round(16 * bill["kinds"]["wave"]["frames"])
 
 
 @pytest.mark.parametrize(

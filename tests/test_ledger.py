@@ -18,6 +18,8 @@ from protocol.health import (
     MQTT_PACKETS_OUT,
     SENT,
     SENT_BYTES,
+    TAKEN,
+    TAKEN_BYTES,
 )
 
 SITE = site_of_cells("pair", {(0, 0), (0, 1)})
@@ -36,8 +38,10 @@ def health(boot=1, at=None):
 
 
 def counted(nodes=2, at=None):
-    """What nodes spent, worked out."""
-    return ledger.Spent(health(at=at).counters.astype(np.int64), nodes, (), ())
+    """What nodes spent, worked out, all of it by the first."""
+    by_node = {cell: np.zeros(COUNTERS, np.int64) for cell in SITE.cells[:nodes]}
+    by_node[FIRST] += health(at=at).counters
+    return ledger.Spent(by_node, (), ())
 
 
 # Whose counters
@@ -94,13 +98,51 @@ def test_frames_and_control_traffic_are_rows_and_the_total_is_their_sum():
     assert {"frames": 1.5, "bytes": 43.5} == found["kinds"]["beacon"]
     assert {"frames": 1, "bytes": HEALTH} == found["kinds"]["health"]
     assert (4.5, 63.5 + HEALTH) == (found["total"]["frames"], found["total"]["bytes"])
-    assert {"frames": 1.5, "bytes": 10 + HEALTH / 2} == found["per_node"]
+    assert (1.5, 10 + HEALTH / 2) == (found["per_node"]["frames"], found["per_node"]["bytes"])
 
 
 def test_a_node_left_out_of_the_sums_does_not_lower_the_mean_of_a_node():
     at = {SENT + frame.READING: 4, SENT_BYTES + frame.READING: 40}
     found = ledger.ledger(SITE, counted(1, at), Counter(), 4)
-    assert {"frames": 1.25, "bytes": 10 + HEALTH / 4} == found["per_node"]
+    assert (1.25, 10 + HEALTH / 4) == (found["per_node"]["frames"], found["per_node"]["bytes"])
+
+
+def test_the_node_that_sends_most_is_named_with_all_that_it_sends():
+    by_node = {FIRST: health().counters.astype(np.int64), SECOND: health().counters.astype(np.int64)}
+    by_node[SECOND][[SENT + frame.VALUE, SENT_BYTES + frame.VALUE]] = 6, 48
+    by_node[SECOND][[SENT + frame.PROOF, SENT_BYTES + frame.PROOF]] = 2, 22
+    found = ledger.ledger(SITE, ledger.Spent(by_node, (), ()), Counter(copies=2, copy_bytes=316), 2)["per_node"]
+    assert {"node": "n-00-01", "frames": 4, "bytes": (48 + 158 + HEALTH) / 2} == found["hottest"]
+    assert (2.5, (24 + 158 + HEALTH) / 2) == (found["frames"], found["bytes"])
+
+
+def test_every_kind_stands_in_one_layer_and_the_layers_sum_up_to_the_total():
+    kinds = {kind: 10 * kind for kind in range(frame.READING, frame.PROOF)}
+    at = {SENT + kind: 1 for kind in kinds} | {SENT_BYTES + kind: size for kind, size in kinds.items()}
+    traffic = Counter(beacons=1, beacon_bytes=29, waves=1, wave_bytes=158, copies=2, copy_bytes=316)
+    found = ledger.ledger(SITE, counted(at=at), traffic, 1)
+    layers = found["layers"]
+    assert (3, 20 + 30 + 80) == (layers["halo_1"]["frames"], layers["halo_1"]["bytes"])
+    assert (1, 40) == (layers["halo_2"]["frames"], layers["halo_2"]["bytes"])
+    assert (3, 50 + 60 + 90) == (layers["upward"]["frames"], layers["upward"]["bytes"])
+    assert (2 + 1 + 2 + 3, 70 + 100 + 29 + 2 * HEALTH + 3 * 158) == (
+        layers["control"]["frames"],
+        layers["control"]["bytes"],
+    )
+    assert {key: sum(layer[key] for layer in layers.values()) for key in found["total"]} == found["total"]
+    assert set(found["kinds"]) == {name for names in ledger.LAYERS.values() for name in names}
+
+
+def test_nodes_of_which_none_answered_have_no_hottest():
+    found = ledger.ledger(SITE, ledger.Spent({}, SITE.cells, ()), Counter(), 1)
+    assert {"frames": 0, "bytes": 0, "hottest": None} == found["per_node"]
+
+
+def test_frames_are_told_apart_by_kind_whether_sent_or_taken_in():
+    at = {SENT + frame.STATE: 2, SENT_BYTES + frame.STATE: 18, TAKEN + frame.VALUE: 3, TAKEN_BYTES + frame.VALUE: 24}
+    counters = counted(at=at | {SENT + frame.BEACON: 1, TAKEN + frame.BEACON: 5, SENT + frame.PROOF: 7}).counters
+    assert ((2, 18), (3, 24)) == (ledger.sent_of(counters), ledger.taken_of(counters))
+    assert ((0, 0), (2, 18)) == tuple(ledger.sent_of(counters, kinds) for kinds in ((frame.VALUE,), (frame.STATE,)))
 
 
 def test_the_broker_gets_what_nodes_and_gateway_send_and_delivers_what_they_get():
@@ -114,7 +156,8 @@ def test_the_broker_gets_what_nodes_and_gateway_send_and_delivers_what_they_get(
 
 
 def test_raw_gather_is_a_reading_a_node_with_the_same_control_traffic():
-    found = ledger.ledger(SITE, counted(), Counter(beacons=2, beacon_bytes=58), 2)["raw_gather"]
+    control = ledger.control(counted(), Counter(beacons=2, beacon_bytes=58), 2)
+    found = ledger.raw_gather(SITE, {"frames": 2, "bytes": 20}, control)
     assert (2 + 1 + 1, 20 + 29 + HEALTH) == (found["total"]["frames"], found["total"]["bytes"])
     readings, beacon, healths = 2 * (10 + UP_TOPIC + 4), 29 + CYCLE_TOPIC + 4, HEALTH + HEALTH_TOPIC + 5
     assert {
@@ -157,7 +200,7 @@ def test_faults_that_did_not_happen_are_left_out():
 
 def test_the_brokers_deliveries_hold_the_wave_and_what_nodes_say_of_it():
     traffic = {"beacons": 0, "beacon_bytes": 0, "reports": 0, "report_bytes": 0}
-    counted = ledger.Spent(np.zeros(COUNTERS, np.int64), 0, (), ())
+    counted = ledger.Spent({}, (), ())
     wave = {"waves": 2, "wave_bytes": 850, "holdings": 3, "holding_bytes": 42}
     bill = ledger.ledger(SITE, counted, traffic | wave, 1)
     assert (2, 3) == (bill["broker"]["messages_in"], bill["broker"]["messages_out"])

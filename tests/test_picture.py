@@ -76,3 +76,24 @@ def test_cold_is_blue_hot_is_red_and_the_block_that_speaks_loudest_is_marked():
 
 def test_an_abnormal_cycle_is_called_so_even_when_no_block_stands_out():
     assert "cycle 7: abnormal; 20.0" in shown([outcome([[2000] * 2] * 2, [[1, 1], [1, 1]], True)])
+
+
+BROKER = {"messages_out": 1.0, "bytes_out": 2.0}
+LEDGER = {
+    "kinds": {"value": {"frames": 1.5, "bytes": 12.0}, "member": {"frames": 0, "bytes": 0}},
+    "total": {"frames": 1.5, "bytes": 12.0, "bytes_on_air": 43.5},
+    "proof": {"frames": 0, "bytes": 0},
+    "broker": BROKER,
+    "raw_gather": {"total": {"frames": 4.0, "bytes": 40.0, "bytes_on_air": 124.0}, "broker": BROKER},
+    "alternatives": {
+        name: {"star": {"bytes_on_air": size}} for name, size in (("deltas", 120), ("send_on_change", 31))
+    },
+}
+
+
+def test_the_bill_shows_what_would_have_been_cheaper_and_leaves_out_what_was_not_sent():
+    bill = shown(ledger=LEDGER)
+    on_air = [line.strip("│ ").split("│")[-1].strip() for line in bill.splitlines() if "on the air" in line]
+    assert ["44", "124", "120", "31"] == on_air
+    assert "value" in bill
+    assert "member" not in bill

@@ -1,5 +1,6 @@
 """How right a demo was: decisions against the site's rule, places against the largest difference, readings as given."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from gateway.gateway import Outcome
 from gateway.model import Model
 from gateway.rule import abnormal, largest_difference
 from gateway.samples import samples_of
-from gateway.site import Site
-from protocol.grid import BLOCK_SIDE
+from gateway.site import Cell, Site
+from protocol.grid import BLOCK_SIDE, node_name
 from tools.demo.plan import Plan
+from tools.mesh.mesh import parse_heap
 
 
 def accuracy(outcomes: list[Outcome], site: Site, before: Model, after: Model) -> dict[str, Any]:
@@ -82,6 +84,19 @@ def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
         if (has & ~present).any() or (record.readings_ccel[rows, cols][has] != given_ccel[has]).any():
             wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
     return wrong
+
+
+def wrong_heaps(plan: Plan, about: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
+    """A line for each node whose heap is not the one asked for; the interpreter keeps a little of it for itself."""
+    if plan.kind.heap is None:
+        return []
+    size = parse_heap(plan.kind.heap)
+    heaps = {cell: facts.get("heap") for cell, facts in about.items()}
+    return [
+        f"node {node_name(*cell)}: its heap is {heap}, not {plan.kind.heap}"
+        for cell, heap in heaps.items()
+        if not isinstance(heap, int) or not 0.9 * size <= heap <= size
+    ]
 
 
 def is_exact(summary: dict[str, Any]) -> bool:

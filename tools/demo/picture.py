@@ -105,12 +105,17 @@ def _filters(filters: dict[str, Any]) -> str:
     )
 
 
+# Alternatives that are on the bill beside single readings, by name in the ledger.
+_OTHERS = {"deltas": "differences of one byte", "send_on_change": "readings that moved by 0.25 degrees"}
+
+
 def _bill(bill: dict[str, Any]) -> Table:
     table = Table(title="per cycle", title_justify="left")
     for name in ("", "frames", "bytes"):
         table.add_column(name, justify="left" if not name else "right")
     for name, row in bill["kinds"].items():
-        table.add_row(name, f"{row['frames']:,.1f}", f"{row['bytes']:,.0f}")
+        if row["frames"]:
+            table.add_row(name, f"{row['frames']:,.1f}", f"{row['bytes']:,.0f}")
     table.add_section()
     mesh, raw = bill["total"], bill["raw_gather"]["total"]
     table.add_row("the mesh", f"{mesh['frames']:,.1f}", f"{mesh['bytes']:,.0f}", style="bold")
@@ -118,6 +123,8 @@ def _bill(bill: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("the mesh, on the air (802.15.4)", "", f"{mesh['bytes_on_air']:,.0f}")
     table.add_row("raw readings, on the air", "", f"{raw['bytes_on_air']:,.0f}")
+    for name, words in _OTHERS.items():
+        table.add_row(f"{words}, on the air", "", f"{bill['alternatives'][name]['star']['bytes_on_air']:,.0f}")
     if bill["proof"]["frames"]:
         table.add_row("beside it: proofs", f"{bill['proof']['frames']:,.1f}", f"{bill['proof']['bytes']:,.0f}")
     table.add_section()

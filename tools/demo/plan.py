@@ -1,6 +1,7 @@
 """What a demo will do: its site and its readings, worked out before anything is started."""
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,13 @@ class Plan:
     cycles_asked: int | None
     options: Options
 
+    def fields(self, cycles: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+        """The first cycles as the site stands: readings int16 and where there are any, bool, [cycles, rows, cols]."""
+        rows, cols = np.transpose(self.site.cells)
+        values, present = (np.zeros((cycles, *self.site.mask.shape), kind) for kind in (np.int16, np.bool_))
+        values[:, rows, cols], present[:, rows, cols] = self.readings_ccel[:cycles], self.present[:cycles]
+        return values, present
+
     def cycles(self, broker_name: str) -> tuple[int, str]:
         """How many cycles to run on a broker, and a line that says why, if that needs saying."""
         wanted = self.cycles_asked or (CYCLES_AMQTT if broker_name.startswith("amqtt") else CYCLES)
@@ -106,6 +114,11 @@ def make_plan(options: Options, stage: Stage) -> Plan:
         values = _simulated(site, options, stage)
         present = np.ones_like(values, np.bool_)
     return Plan(site, SPECS[options.spec], kind, values, present, options.cycles, options)
+
+
+def only_ours(site: Site) -> Site:
+    """The site under a name that nobody else on a shared broker has."""
+    return replace(site, name=f"{site.name[:24]}-{secrets.token_hex(3)}")
 
 
 def _by_site(file: readings_file.Readings, site: Site, options: Options) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:

@@ -1,12 +1,10 @@
 """Runs a plan on real parts: broker, nodes, gateway; gathers what they said into one summary."""
 
-import secrets
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ from gateway.site import Cell, Site
 from protocol import topic
 from protocol.beacon import MODE_EVENT
 from protocol.grid import node_name
-from tools.demo.judged import accuracy, places, wrong_readings
-from tools.demo.plan import MODES, Options, make_plan
-from tools.mesh.mesh import Mesh, parse_heap
+from tools.demo.bill import bill
+from tools.demo.judged import accuracy, places, wrong_heaps, wrong_readings
+from tools.demo.plan import MODES, Options, make_plan, only_ours
+from tools.mesh.mesh import Mesh
 from tools.model_choice import Stage, choose_model
 from tools.results import Results
 
@@ -102,7 +101,7 @@ class Demo:
             with self._clock.part("start"):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-")))
                 broker = stack.enter_context(open_broker(self.options.broker, folder))
-                site = self.plan.site if broker.own else _only_ours(self.plan.site)
+                site = self.plan.site if broker.own else only_ours(self.plan.site)
                 link = stack.enter_context(Link(broker.host, broker.port, site.name))
                 gateway = self._make_gateway(site)
                 if not broker.own:
@@ -235,21 +234,9 @@ class Demo:
         late = sum(outcome.record.late for outcome in self.outcomes)
         if late:
             found.append(f"{late} values came late or never")
-        found += wrong_readings(self.plan, self.outcomes) + self._wrong_heaps(gateway)
+        found += wrong_readings(self.plan, self.outcomes) + wrong_heaps(self.plan, gateway.about)
         more = len(found) - PROBLEMS_MAX
         self.problems += found[:PROBLEMS_MAX] + ([f"and {more} more"] if more > 0 else [])
-
-    def _wrong_heaps(self, gateway: Gateway) -> list[str]:
-        """Nodes whose heap is not the one that was asked for: the interpreter keeps a little for itself."""
-        if self.plan.kind.heap is None:
-            return []
-        size = parse_heap(self.plan.kind.heap)
-        heaps = {cell: facts.get("heap") for cell, facts in gateway.about.items()}
-        return [
-            f"node {node_name(*cell)}: its heap is {heap}, not {self.plan.kind.heap}"
-            for cell, heap in heaps.items()
-            if not isinstance(heap, int) or not 0.9 * size <= heap <= size
-        ]
 
     def _filters(self, gateway: Gateway, spent: ledger.Spent) -> dict[str, Any]:
         """What became of the wave; `cycles` counts the cycles that were computed with each version."""
@@ -293,16 +280,11 @@ class Demo:
             "filters": self._filters(gateway, spent),
             "accuracy": right,
             "where": places(self.outcomes),
-            "ledger": ledger.ledger(self.plan.site, spent, gateway.traffic, cycles) if cycles else None,
+            "ledger": bill(self.plan, gateway, spent, cycles) if cycles else None,
             "seconds": self._clock.stop(),
             "notes": self.notes,
             "problems": self.problems,
         }
-
-
-def _only_ours(site: Site) -> Site:
-    """The site under a name that nobody else on a shared broker has."""
-    return replace(site, name=f"{site.name[:24]}-{secrets.token_hex(3)}")
 
 
 def _leave_nothing_behind(gateway: Gateway, link: Link) -> None:
