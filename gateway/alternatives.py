@@ -35,6 +35,7 @@ from gateway.site import Site
 from gateway.tree import Tree
 from protocol.frame import HEADER_SIZE, NODE_FRAME_MAX
 
+# Of send-on-change: 0.25 degrees.
 THRESHOLD_CCEL = 25
 READING_SIZE = 2
 CELL_SIZE = 2
@@ -86,17 +87,20 @@ class Cost(NamedTuple):
         return self.sizes + AIR_OVERHEAD * self.frames
 
 
-def alternatives(site: Site, readings_ccel: NDArray[np.int16], present: Bools) -> dict[str, dict[str, Cost]]:
+def alternatives(
+    site: Site, readings_ccel: NDArray[np.int16], present: Bools, threshold_ccel: int = THRESHOLD_CCEL
+) -> dict[str, dict[str, Cost]]:
     """The cost of each alternative, by name and topology, `star` or `tree`.
 
     Args:
         site: where nodes stand, and which of them next to the gateway.
         readings_ccel: int16 [cycles, rows, cols], at least one cycle, in the order in which they happened.
         present: bool, of the readings' shape: where there is a reading; elsewhere the number is not looked at.
+        threshold_ccel: of send_on_change, 0 or more.
     """
     rows, cols = np.transpose(site.cells)
     values, there = readings_ccel[:, rows, cols].astype(np.int64), present[:, rows, cols]
-    readings, changed = READING_SIZE * there, READING_SIZE * moved(values, there, THRESHOLD_CCEL)
+    readings, changed = READING_SIZE * there, READING_SIZE * moved(values, there, threshold_ccel)
     deltas, tree = delta_sizes(values, there), Tree(site)
     gathered = {
         "raw_gather": {"star": _single(readings, None), "tree": _single(readings, tree)},

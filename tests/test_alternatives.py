@@ -119,6 +119,13 @@ def test_a_reading_is_sent_once_it_is_further_than_the_threshold_from_the_last_o
     assert [True, False, True, False, True, False, True] == moved(values, there, 25)[:, 0].tolist()
 
 
+def test_the_threshold_of_send_on_change_can_be_another():
+    readings = np.array([2000, 2010, 2021], np.int16).reshape(3, 1, 1)
+    site, there = site_of_cells("one", {(0, 0)}), np.ones((3, 1, 1), np.bool_)
+    assert [1, 0, 0] == alternatives(site, readings, there)["send_on_change"]["star"].frames.tolist()
+    assert [1, 0, 1] == alternatives(site, readings, there, 20)["send_on_change"]["star"].frames.tolist()
+
+
 def test_send_on_change_names_few_nodes_of_many_by_row_and_column():
     nodes = 60
     site = site_of_cells("row", {(0, col) for col in range(nodes)})
