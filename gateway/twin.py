@@ -81,14 +81,20 @@ def features(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) 
     Returns:
         int16 [n, block rows, block cols, channels], as `pool` gives them.
     """
-    exchanges = sum(layer.kind == CONV3X3 for layer in filters.layers)
     result = np.empty((len(readings_ccel), *site.block_shape, filters.layers[-1].channels_out), np.int16)
     for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
         part = slice(start, start + _CYCLES_AT_ONCE)
-        has_reading = present[part] & site.mask
-        used = site.neighbour_masks & neighbours_where(has_reading)
-        activations = _compute(filters, readings_ccel[part], np.broadcast_to(used, (exchanges, *used.shape)))
-        result[part] = pool(activations, has_reading)
+        last = _undisturbed(filters, readings_ccel[part], present[part], site)
+        result[part] = pool(last, present[part] & site.mask)
+    return result
+
+
+def activations(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) -> Bytes:
+    """The last activations behind those features: uint8 [n, rows, cols, channels]; anything where no reading is."""
+    result = np.empty((*readings_ccel.shape, filters.layers[-1].channels_out), np.uint8)
+    for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
+        part = slice(start, start + _CYCLES_AT_ONCE)
+        result[part] = _undisturbed(filters, readings_ccel[part], present[part], site)
     return result
 
 
@@ -111,6 +117,12 @@ def computable(known: Bools, present: Bools, neighbour_masks: Bytes, absence: By
     for used in neighbour_masks & ~absence:
         value = known & value & ((used & ~neighbours_where(value)) == 0)
     return value
+
+
+def _undisturbed(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) -> Bytes:
+    """Last activations where nothing was lost but the readings that are missing: uint8 [n, rows, cols, channels]."""
+    used = site.neighbour_masks & neighbours_where(present & site.mask)
+    return _compute(filters, readings_ccel, np.broadcast_to(used, (filters.exchanges, *used.shape)))
 
 
 def _compute(filters: Filters, readings_ccel: Ints, used: Bytes) -> Bytes:
