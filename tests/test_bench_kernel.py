@@ -7,11 +7,12 @@ import pytest
 from on_micropython import require_micropython
 
 from firmware.unit import convolve
+from firmware.zone import DOWN, FAR, STATE, UP, limits
 from tools import bench_kernel
 from tools.bench_kernel import BenchError, Result
 from tools.rig import interpreter, kernel_timing
 
-FAST = Result({"c": 100, "viper": 500, "plain": 30_000, "cpython": 40_000})
+FAST = Result({"c": 100, "viper": 500, "plain": 30_000, "cpython": 40_000}, {"viper": 750, "plain": 60_000})
 
 
 def printed(monkeypatch, capsys, result, *options):
@@ -34,14 +35,20 @@ def test_the_two_bounded_ratios_are_printed_with_their_bounds(monkeypatch, capsy
     assert "viper over C: 5.0x slower (at most 8x)\n" in output.out
 
 
+def test_a_zone_is_printed_beside_the_units_of_the_same_runtime(monkeypatch, capsys):
+    _, output = printed(monkeypatch, capsys, FAST)
+    (line,) = [line for line in output.out.splitlines() if line.split()[-2:] == ["750", "1.5x"]]
+    assert line.startswith("MicroPython, viper")
+
+
 @pytest.mark.parametrize("slow", [{"viper": 801}, {"plain": 7_499}])
 def test_a_broken_bound_makes_the_exit_code_1(monkeypatch, capsys, slow):
-    assert printed(monkeypatch, capsys, Result(FAST.ns | slow))[0] == 1
+    assert printed(monkeypatch, capsys, FAST._replace(ns=FAST.ns | slow))[0] == 1
 
 
 @pytest.mark.parametrize("just", [{"viper": 800}, {"plain": 7_500}])
 def test_a_bound_just_kept_is_kept(monkeypatch, capsys, just):
-    assert printed(monkeypatch, capsys, Result(FAST.ns | just))[0] == 0
+    assert printed(monkeypatch, capsys, FAST._replace(ns=FAST.ns | just))[0] == 0
 
 
 def test_what_is_missing_is_named_and_makes_the_exit_code_2(monkeypatch, capsys):
@@ -74,6 +81,14 @@ def test_the_timed_pair_spreads_its_activations():
     assert len({*activations} - {0, 255}) >= 5
 
 
+def test_the_timed_zone_bounds_the_reading_both_ways_beside_an_abnormal_window():
+    out, view, there, weights, bias = kernel_timing.zone_buffers()
+    limits(out, view, there, weights, bias)
+    assert 0 < out[UP] < FAR
+    assert 0 < out[DOWN] < FAR
+    assert 1 == out[STATE]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_all_contestants_run_and_come_to_the_same_activations(monkeypatch, capsys):
@@ -83,5 +98,6 @@ def test_all_contestants_run_and_come_to_the_same_activations(monkeypatch, capsy
     answer = json.loads(capsys.readouterr().out)
     assert answer["multiply_adds"] == 270
     assert set(answer["ns"]) == {"c", "viper", "plain", "cpython"}
-    assert min(answer["ns"].values()) > 0
+    assert set(answer["zone_ns"]) == {"viper", "plain", "cpython"}
+    assert min(*answer["ns"].values(), *answer["zone_ns"].values()) > 0
     assert answer.keys() >= {"plain_over_viper", "plain_over_viper_min", "viper_over_c", "viper_over_c_max", "holds"}

@@ -1,5 +1,6 @@
 """Time one node's unit on MicroPython (viper and plain), CPython and in C: `python -m tools.bench_kernel [--json]`.
 
+Beside it stands the zone that a node of spec zone works out in mode event, on all but C.
 Machines are noisy, ratios are not: the contestants take turns, and the fastest batch of each counts. Exit code 1 when
 a ratio is out of its bounds, 2 when gcc or MicroPython is missing.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firmware.unit import convolve
+from firmware.zone import limits
 from tools.rig import interpreter, kernel_timing
 
 ROUNDS = 7
@@ -34,8 +36,9 @@ VIPER_OVER_C_MAX = 8
 _SOURCE = Path(__file__).with_suffix(".c")
 _ON_MICROPYTHON = """
 from firmware.unit import convolve
+from firmware.zone import limits
 from tools.rig import kernel_timing
-print(*kernel_timing.measure(convolve, {calls}, {batches}))
+print(*kernel_timing.measure(convolve, {calls}, {batches}), *kernel_timing.measure_zone(limits, {calls}, {batches}))
 """
 
 Contestant = Callable[[], str]
@@ -46,9 +49,10 @@ class BenchError(RuntimeError):
 
 
 class Result(NamedTuple):
-    """ns of one pair of units by contestant, and the two ratios that are bounded."""
+    """ns of one pair of units, and of one zone, by contestant, and the two ratios that are bounded."""
 
     ns: dict[str, int]
+    zone_ns: dict[str, int]
 
     @property
     def plain_over_viper(self) -> float:
@@ -74,15 +78,18 @@ def bench(rounds: int) -> Result:
     """
     with tempfile.TemporaryDirectory() as scratch:
         contestants = _contestants(Path(scratch))
-        ns: dict[str, int] = {}
-        activations: dict[str, str] = {}
+        ns: tuple[dict[str, int], dict[str, int]] = {}, {}
+        answers: tuple[dict[str, str], dict[str, str]] = {}, {}
         for _ in range(rounds):
             for name, measure in contestants.items():
-                taken_ns, activations[name] = measure().split()
-                ns[name] = min(ns.get(name, int(taken_ns)), int(taken_ns))
-    if len(set(activations.values())) != 1:
-        raise BenchError(f"the contestants came to different activations: {activations}")
-    return Result(ns)
+                words = measure().split()
+                for kind, (taken_ns, answer) in enumerate(zip(words[::2], words[1::2], strict=True)):
+                    ns[kind][name] = min(ns[kind].get(name, int(taken_ns)), int(taken_ns))
+                    answers[kind][name] = answer
+    for what, by_name in zip(("activations", "zones"), answers, strict=True):
+        if len(set(by_name.values())) != 1:
+            raise BenchError(f"the contestants came to different {what}: {by_name}")
+    return Result(*ns)
 
 
 def main() -> int:
@@ -108,8 +115,13 @@ def _contestants(scratch: Path) -> dict[str, Contestant]:
         "c": lambda: _run_c(program),
         "viper": lambda: interpreter.run(_ON_MICROPYTHON.format(calls=CALLS["viper"], batches=BATCHES), viper),
         "plain": lambda: interpreter.run(_ON_MICROPYTHON.format(calls=CALLS["plain"], batches=BATCHES), plain),
-        "cpython": lambda: "{} {}".format(*kernel_timing.measure(convolve, CALLS["cpython"], BATCHES)),
+        "cpython": _measure_here,
     }
+
+
+def _measure_here() -> str:
+    units = kernel_timing.measure(convolve, CALLS["cpython"], BATCHES)
+    return " ".join(map(str, (*units, *kernel_timing.measure_zone(limits, CALLS["cpython"], BATCHES))))
 
 
 def _compiled(scratch: Path) -> Path:
@@ -133,6 +145,7 @@ def _as_json(result: Result) -> dict[str, object]:
     return {
         "multiply_adds": kernel_timing.MULTIPLY_ADDS,
         "ns": result.ns,
+        "zone_ns": result.zone_ns,
         "plain_over_viper": round(result.plain_over_viper, 2),
         "plain_over_viper_min": PLAIN_OVER_VIPER_MIN,
         "viper_over_c": round(result.viper_over_c, 2),
@@ -143,6 +156,7 @@ def _as_json(result: Result) -> dict[str, object]:
 
 def _table(result: Result) -> str:
     rows = [f"{LABELS[name]:22}{ns:>12,}{ns / result.ns['c']:>12.1f}x" for name, ns in result.ns.items()]
+    zones = [f"{LABELS[name]:22}{ns:>12,}{ns / result.ns[name]:>12.1f}x" for name, ns in result.zone_ns.items()]
     return "\n".join(
         [
             f"One node's unit pair of spec seed, conv3x3 1->5 and 5->5: {kernel_timing.MULTIPLY_ADDS} multiply-adds.",
@@ -152,6 +166,11 @@ def _table(result: Result) -> str:
             "",
             f"viper over plain: {result.plain_over_viper:.0f}x (at least {PLAIN_OVER_VIPER_MIN}x)",
             f"viper over C: {result.viper_over_c:.1f}x slower (at most {VIPER_OVER_C_MAX}x)",
+            "",
+            "One node's zone of spec zone, four windows of five filters:",
+            "",
+            f"{'':22}{'ns a zone':>12}{'against the pair':>18}",
+            *zones,
         ]
     )
 

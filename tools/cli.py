@@ -83,8 +83,8 @@ def demo(
     broker: Annotated[str, typer.Option(help="auto, mosquitto, amqtt or HOST:PORT.")] = "auto",
     runtime: Annotated[str, typer.Option(help="What nodes run on: auto, micropython or cpython.")] = "auto",
     heap: Annotated[
-        str | None, typer.Option(help="Heap of each MicroPython node; default and least 32K, in mode event 36K.")
-    ] = None,
+        str, typer.Option(help="Heap of each MicroPython node; 32K is the least.")
+    ] = "32K",
     out: Annotated[Path | None, typer.Option(help="Folder for readings, cycles, filters and summary.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> int:

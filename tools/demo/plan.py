@@ -14,7 +14,7 @@ from protocol.beacon import MODE_ALWAYS, MODE_EVENT
 from protocol.grid import node_name
 from sim.field.lounge import simulate
 from tools import readings as readings_file
-from tools.mesh.mesh import NodeKind, node_kind, parse_heap
+from tools.mesh.mesh import NodeKind, node_kind
 from tools.model_choice import Stage, room_of
 
 # A day of half hours; with the slow broker a quarter of it.
@@ -23,8 +23,6 @@ CYCLES_AMQTT = 12
 CYCLES_MAX = 1_000_000
 DAYS = 60
 MODES = {"always": MODE_ALWAYS, "event": MODE_EVENT}
-# The least that nodes need; the code of mode event comes on top of that of mode always.
-HEAPS = {"always": "32K", "event": "36K"}
 READINGS_SITE = "readings"
 
 
@@ -44,7 +42,7 @@ class Options(NamedTuple):
     seed: int = 0
     broker: str = "auto"
     runtime: str = "auto"
-    heap: str | None = None
+    heap: str = "32K"
     out: Path | None = None
 
 
@@ -100,10 +98,7 @@ def make_plan(options: Options, stage: Stage) -> Plan:
         raise DemoError(f"--mode {options.mode}: is not {' or '.join(MODES)}")
     if options.mode == "event" and options.spec != "zone":
         raise DemoError(f"--mode event: spec {options.spec} has no zones to be silent in; write --spec zone")
-    heap = options.heap or HEAPS[options.mode]
-    kind = node_kind(options.runtime, heap)
-    if options.mode == "event" and kind.heap and parse_heap(heap) < parse_heap(HEAPS["event"]):
-        raise DemoError(f"--heap {heap}: mode event needs {HEAPS['event']}")
+    kind = node_kind(options.runtime, options.heap)
     site = load_site(options.site) if options.site else None
     if options.readings:
         file = readings_file.read(options.readings)

@@ -49,10 +49,11 @@ def run(source: str, paths: Sequence[Path] = (SOURCES,), heap: str = HEAP) -> st
 
 
 def write_plain_kernel(folder: Path) -> Path:
-    """Put the kernel for boards without viper into a folder, as the package firmware, and return the folder."""
+    """Put unit and zone for boards without viper into a folder, as the package firmware, and return the folder."""
     package = folder / "firmware"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    kernel = (SOURCES / "firmware" / "unit.py").read_text(encoding="utf-8")
-    (package / "unit.py").write_text(kernel.replace(VIPER_LINE, ""), encoding="utf-8")
+    for name in ("unit.py", "zone.py"):
+        source = (SOURCES / "firmware" / name).read_text(encoding="utf-8")
+        (package / name).write_text(source.replace(VIPER_LINE, ""), encoding="utf-8")
     return folder
