@@ -1,7 +1,7 @@
 """One node's arithmetic in a cycle, timed on whichever runtime imports this (CPython and MicroPython subset).
 
-That is the two convolutions of spec seed, and in mode event the zone of spec zone. The convolutions' numbers are those of
-tools/bench_kernel.c, so that all contestants have to come to the same activations.
+That is the two convolutions of spec seed, and in mode event the zone of spec zone. The numbers of the convolutions are
+those of tools/bench_kernel.c, so that all contestants have to come to the same activations.
 """
 
 import binascii
@@ -39,7 +39,7 @@ def measure(convolve, calls: int, batches: int) -> tuple:
 
 
 def zone_buffers() -> tuple:
-    """What the zone is worked out from: results, view, readings there, weights, bias; one of the windows is abnormal."""
+    """What the zone is worked out from: results, view, readings there, weights, bias; one window is abnormal."""
     view = array("H", [32768 + at * 37 % 61 + (400 if at == 5 else 0) for at in range(9)])
     differences = ((126, -126, 0, 0), (-126, 126, 0, 0), (126, 0, -126, 0), (-126, 0, 126, 0), (63, 63, -63, -63))
     weights = b"".join([bytes((128,) * 4 + (128 + c, 128 + e, 128, 128 + s, 128 + se)) for c, e, s, se in differences])
