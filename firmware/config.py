@@ -58,7 +58,7 @@ def check(config: dict) -> dict:
     _check_fields(config, _FIELDS, "")
     check_site(config["site"])
     _check_host(config["host"])
-    if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in "0123456789abcdef" for c in config["key"]):
+    if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in b"0123456789abcdef" for c in config["key"].encode()):
         raise ValueError("key: %r is not 64 hex digits; copy it from `thermesh keys`" % config["key"])
     _check_sensor(config["sensor"])
     return config
@@ -66,7 +66,7 @@ def check(config: dict) -> dict:
 
 def _check_host(host: str) -> None:
     for part in host.split("."):
-        if not 0 < len(part) <= HOST_PART_MAX or any(not "!" <= c <= "~" for c in part):
+        if not 0 < len(part) <= HOST_PART_MAX or any(not 33 <= c <= 126 for c in part.encode()):
             wanted = "parts of 1..%d ASCII letters, digits or -, like 10.0.0.1" % HOST_PART_MAX
             raise ValueError("host: %r is no address or name; write %s" % (host, wanted))
 

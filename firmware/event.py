@@ -36,12 +36,7 @@ class Event:
         self._run = -1
         self._filters = None
         self._told = _UNTOLD
-        self._asks = True
         self._is_asked = self._is_dirty = False
-
-    def rejoin(self) -> None:
-        """The connection was lost for a while: nobody knows what got through."""
-        self._asks = True
 
     @cold
     def begin(self) -> None:
@@ -53,8 +48,8 @@ class Event:
             self._run = node.run
             self._told = _UNTOLD  # the gateway is another one, or started anew
         self._quiet.start_cycle()
-        if self._asks:
-            self._asks = False
+        if node.rejoined:
+            node.rejoined = False
             self._told = _UNTOLD
             self._quiet.forget(CENTRE)
             node.send(TO_HALO, node.header(frame.REFRESH))

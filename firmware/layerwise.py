@@ -72,9 +72,6 @@ class Layerwise:
     def feed(self, kind: int, slot: int, data, now_ms: int) -> None:
         """Take in a neighbour's frame."""
         node = self._node
-        if kind > frame.FILTERS:
-            node.hear_early(kind, slot, data)
-            return
         cycle = frame.cycle_of(data, node.cycle)
         if frame.run_of(data) != node.run & 0xFF or cycle < node.cycle or cycle > node.cycle + AHEAD_MAX:
             node.trace.fault(STALE)
@@ -97,17 +94,27 @@ class Layerwise:
             value = centred(frame.i16(data, frame.HEADER_SIZE), self._filters.reference_ccel)
             return self._neighbours.put(0, slot, (value,), 0, 1)
         if kind == frame.NO_READING:
-            new = self._neighbours.deny(slot)
-            if new and slot in self._corner_slots:
-                self._block.no_reading |= 1 << self._corner_slots.index(slot) & ~self._block.pooled
-            return new
+            return self._do_without(slot)
         if not same_version:  # units of different filters are never convolved or pooled together
             return True
         if kind == frame.ACTIVATIONS:
             return self._store_activations(slot, data)
         if slot in self._corner_slots and self._node.state != DONE:
-            return self._block.put_frame(self._corner_slots.index(slot), data)
+            return self._pool(self._corner_slots.index(slot), data)
         return True
+
+    @rare
+    def _do_without(self, slot: int) -> bool:
+        """A neighbour has no reading."""
+        new = self._neighbours.deny(slot)
+        if new and slot in self._corner_slots:
+            self._block.no_reading |= 1 << self._corner_slots.index(slot) & ~self._block.pooled
+        return new
+
+    @rare
+    def _pool(self, corner: int, data) -> bool:
+        """A member handed over its last activations: three times a cycle at most."""
+        return self._block.put_frame(corner, data)
 
     def _store_activations(self, slot: int, data) -> bool:
         exchange, channels = data[frame.HEADER_SIZE], len(data) - frame.HEADER_SIZE - 1
@@ -115,9 +122,6 @@ class Layerwise:
         if not 0 < exchange < len(inputs) or channels * grid.TAPS != len(inputs[exchange]):
             return None
         return self._neighbours.put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
-
-    def rejoin(self) -> None:
-        """The connection was lost for a while: the next cycle says everything anew anyway."""
 
     def step(self, is_over: bool) -> bool:
         """Take the next step if nothing has to be waited for; False when there is none to take now.

@@ -36,6 +36,7 @@ class Link:
         socket: the open socket, or None while backing off.
     """
 
+    @cold
     def __init__(self, prepared, now_ms: int):
         """Build the node of what firmware.start.prepare returned; the first poll connects."""
         (row, col, exists), self._address, session, self._topics, boot, sensor, filters = prepared
@@ -101,12 +102,16 @@ class Link:
             if count < len(room):
                 break
         if not self._was_ready and client.state == mqtt.READY:
-            self._failures = 0
-            client.publish_surely(self._topics[_STATE], b"ready", now_ms)
-            self._was_ready = True
-            if self.node.mode:
-                self.node.mode.rejoin()
+            self._begin(now_ms)
         return mqtt.NOTHING_DUE_MS
+
+    @cold
+    def _begin(self, now_ms: int) -> None:
+        """The broker listens."""
+        self._failures = 0
+        self._client.publish_surely(self._topics[_STATE], b"ready", now_ms)
+        self._was_ready = True
+        self.node.rejoined = True
 
     @cold
     def _connect(self, now_ms: int) -> None:

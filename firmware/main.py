@@ -4,6 +4,7 @@ import gc
 import sys
 
 from protocol.compat import forget, keep_compact, ticks_ms
+from protocol.filter_set import CONV3X3_SIGN
 
 
 def run(path: str) -> None:
@@ -20,6 +21,15 @@ def run(path: str) -> None:
     forget(name)
     from firmware import link
 
+    # The mode that the node will take at first is loaded here already, where the heap is in order.
+    if prepared[-1][0].layers[0].kind == CONV3X3_SIGN:
+        from firmware import event
+
+        del event
+    else:
+        from firmware import layerwise
+
+        del layerwise
     gc.collect()  # loading left holes; small objects shall go there first
     node = link.Link(prepared, ticks_ms())
     del prepared

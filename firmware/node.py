@@ -6,6 +6,8 @@ asks for does the rest: firmware/layerwise.py or firmware/event.py, of which a n
 the gateway is kept until a beacon acknowledges it.
 """
 
+import gc
+
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_GATEWAY, TO_HALO
 from firmware.trace import Trace
 from firmware.wave import STRAY_CYCLES, Wave
@@ -44,9 +46,10 @@ class Node:
         version: of the filters that the cycle is computed with.
         reading_ccel: of this cycle, None where the sensor gives nothing.
         seq: how many reports it made.
+        rejoined: others may have spoken, or not have heard, while it was away; link sets this, the mode clears it.
         report: the latest, as long as no beacon acknowledged it.
         exists: slots that hold a neighbour, a mask.
-        mode: the Layerwise or Event that carries out its cycles; None before the first.
+        mode: the Layerwise or Event that carries out its cycles.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
 
@@ -70,7 +73,8 @@ class Node:
         self.wave = Wave(filters, self.trace)
         self.exists = exists
         self.mode: object = None
-        self._in_event = False
+        self.rejoined = True
+        self._in_event = self.wave.active.has_sign()  # until a beacon tells; main.py loaded what that takes
         self._loaded = ""  # the module that the mode comes from
         self._early = {}  # by slot, words for a mode event that is still to begin
         self._sensor = sensor
@@ -82,6 +86,7 @@ class Node:
         self.version = 0
         self.report = b""
         self._out = []
+        self._open_mode()
 
     def enter(self, run: int, cycle: int, version: int, now_ms: int) -> None:
         """Enter a cycle, after a first beacon; `version` (its low half) is of the filters that compute it."""
@@ -114,7 +119,7 @@ class Node:
         """Cycles of mode event are those for which the beacon asks, if the filters can do it."""
         asked = self.beacon.flags & beacon.MODE_MASK == beacon.MODE_EVENT
         in_event = asked and self.wave.active.has_sign()
-        if self.mode is None or in_event != self._in_event:
+        if in_event != self._in_event:
             self._in_event = in_event
             self._open_mode()
 
@@ -124,13 +129,16 @@ class Node:
         if self.mode:
             self.mode = None
             forget(self._loaded)
+            self.rejoined = True  # it knows nothing of what the other knew
         if self._in_event:
             from firmware import event
 
+            gc.collect()  # loading left holes; small objects shall go there first
             self.mode, self._loaded = event.Event(self), event.__name__
         else:
             from firmware import layerwise
 
+            gc.collect()
             self.mode, self._loaded = layerwise.Layerwise(self), layerwise.__name__
 
     @rare
@@ -141,7 +149,8 @@ class Node:
             for slot in early:
                 self.mode.feed(frame.VALUE, slot, early[slot], now_ms)
 
-    def hear_early(self, kind: int, slot: int, data) -> None:
+    @rare
+    def _hear_early(self, kind: int, slot: int, data) -> None:
         """Keep a word that comes before the beacon that asks for mode event: it is not said again. All else is late."""
         if kind == frame.VALUE and self.wave.active.has_sign():
             self._early[slot] = bytes(data)
@@ -164,7 +173,7 @@ class Node:
         """Do what is due. Returns ([(destination, frame), ...], ms until the next poll is needed at the latest)."""
         if self.state == DONE and self._due_ms(now_ms) <= 0:
             self._start_by_own_clock(now_ms)
-        while self.mode and self.mode.step(self._due_ms(now_ms) <= 0):
+        while self.state != IDLE and self.mode.step(self._due_ms(now_ms) <= 0):
             pass
         # A wave is worked on between cycles, not within one.
         busy = self.state in (IDLE, DONE) and self.wave.step(now_ms)
@@ -200,7 +209,8 @@ class Node:
             # Said again, or late; two that count up show that the one believed was not real.
             self.beacon, self.version = before, last_version
             return False
-        self._settle_report(data)
+        if self.report:
+            self._settle_report(data)
         self.wave.told(latest.version)
         if latest.cycle != self.cycle:
             return True
@@ -220,10 +230,10 @@ class Node:
             self.trace.take(kind, len(data))
             if frame.phase_of(data) != RETURNED:
                 self.wave.notice(slot, frame.highest_of(data), now_ms)
-        elif self.mode:
-            self.mode.feed(kind, slot, data, now_ms)
+        elif self.state == IDLE or (kind > frame.FILTERS and not self._in_event):
+            self._hear_early(kind, slot, data)
         else:
-            self.hear_early(kind, slot, data)
+            self.mode.feed(kind, slot, data, now_ms)
 
     @cold
     def _tell_filters(self) -> None:
@@ -235,11 +245,11 @@ class Node:
             self.send(TO_HALO, data)
         self.send(TO_GATEWAY, data)
 
-    @cold
+    @rare
     def _settle_report(self, data) -> None:
         """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
         acked_cycle = self.beacon.acked_cycle
-        if not self.report or frame.cycle_of(self.report, acked_cycle) != acked_cycle:
+        if frame.cycle_of(self.report, acked_cycle) != acked_cycle:
             return
         if beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE):
             self.report = b""

@@ -32,7 +32,7 @@ import struct
 from array import array
 from collections import namedtuple
 
-from protocol.compat import const
+from protocol.compat import const, rare
 from protocol.fixed import BIAS_ZERO, INPUT_ZERO, SHIFT_MAX, SHIFT_MIN, WEIGHT_ZERO
 from protocol.frame import CHANNELS_MAX, EXCHANGES_MAX
 from protocol.grid import BLOCK_SIDE, TAPS
@@ -113,6 +113,7 @@ def channels_of(layer: Layer) -> int:
     return 1 if layer.kind == CONV3X3_SIGN else layer.shape[1]
 
 
+@rare
 def _check_sign(layers) -> None:
     """What kind 3 asks of a set beyond its ranges."""
     if len(layers) > 1:

@@ -7,6 +7,8 @@ from protocol.grid import BLOCK_SIDE, block_name, node_name
 
 ROOT = "tm/1/"
 SITE_CHARACTERS_MAX = 32
+# Bytes, for each character of a text that MicroPython looks at becomes a name, and stays in the heap for ever.
+_SITE_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 def check_site(name: str) -> str:
@@ -15,7 +17,7 @@ def check_site(name: str) -> str:
     Raises:
         ValueError: any other name.
     """
-    if 0 < len(name) <= SITE_CHARACTERS_MAX and all(c in "abcdefghijklmnopqrstuvwxyz0123456789-_" for c in name):
+    if 0 < len(name) <= SITE_CHARACTERS_MAX and all(c in _SITE_CHARACTERS for c in name.encode()):
         return name
     raise ValueError("site name " + repr(name) + ": write 1 to 32 of a-z, 0-9, '-' and '_'")
 

@@ -153,7 +153,7 @@ def test_a_node_whose_connection_was_lost_says_its_word_and_state_again():
     for _ in range(3):
         mesh.run_cycle()
     kinds(mesh)
-    mesh.nodes[lost].mode.rejoin()
+    mesh.nodes[lost].rejoined = True
     assert_exact(mesh.run_cycle(), site)
     assert [frame.REFRESH, frame.VALUE, frame.STATE, frame.PROOF] == [
         data[0] & 15 for cell, _, data in mesh.sent if cell == lost and data[0] & 15 != frame.READING

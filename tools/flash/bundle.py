@@ -43,13 +43,14 @@ takes from link what both need.
 """
 LASTING = ("link", "layerwise", "event")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
-EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve", "Layerwise", "Event"}
+EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve"}
+EXPORTS |= {"Layerwise", "Event", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
-    "link": {"feed", "step", "send", "go", "header", "enter", "hear_early", "abstain_unless_current"}
+    "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"}
     | {"fault", "take", "notice"},
-    "layerwise": {"begin", "feed", "step", "rejoin"},
-    "event": {"begin", "feed", "step", "rejoin"},
+    "layerwise": {"begin", "feed", "step"},
+    "event": {"begin", "feed", "step"},
     "sensor_replay": {"read"},
     "sensor_simulated": {"read"},
 }

@@ -195,7 +195,7 @@ staticmethod
 abs all any bin dict divmod enumerate eval exec filter float hasattr id input iter list map max min object range slice
 sorted str sum tuple type zip chr delattr dir help print acos asin atan atan2 ceil copysign cos degrees exp fabs floor
 fmod frexp isfinite isinf isnan ldexp log modf phase pi polar radians rect sin sqrt tan trunc match search sub group
-groups span calcsize gmtime heapify heappop heappush hexlify unhexlify a2b_base64 b2a_base64 digest sha256 addressof
+calcsize gmtime heapify heappop heappush hexlify unhexlify a2b_base64 b2a_base64 digest sha256 addressof
 bytearray_at bytes_at sizeof ARRAY BFINT16 BFINT32 BFINT8 BFUINT16 BFUINT32 BFUINT8 BF_LEN BF_POS BIG_ENDIAN FLOAT32
 FLOAT64 INT INT16 INT32 INT64 INT8 LITTLE_ENDIAN LONG LONGLONG NATIVE PTR SHORT UINT UINT16 UINT32 UINT64 UINT8 ULONG
 ULONGLONG USHORT VOID EACCES EADDRINUSE EALREADY EBADF ECONNABORTED ECONNREFUSED EEXIST EHOSTUNREACH EINVAL EIO EISDIR
