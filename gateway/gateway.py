@@ -320,7 +320,10 @@ class Gateway:
         if cycle is None:
             return
         if isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
-            if is_proof:
+            if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
+                self.faults["other_version"] += 1
+                assembly.leave_out(cell)
+            elif is_proof:
                 assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
             else:
                 assembly.take_state(cell, state)

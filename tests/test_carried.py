@@ -87,6 +87,17 @@ def test_a_node_that_comes_back_and_speaks_in_the_same_cycle_counts_in_it():
     assert not outcome.record.no_reading[1, 1]
 
 
+def test_a_state_by_other_filters_than_the_cycles_is_left_out_and_not_acknowledged():
+    gateway = Gateway(SITE, make_model("zone", SITE), TIMING, RUN)
+    gateway.mode = MODE_EVENT
+    gateway.start_cycle(0)
+    state = frame.header(frame.STATE, 0, 0, RUN, 0, gateway.model.filters.version - 1) + b"\1"
+    gateway.on_message(topic.of_node(SITE.name, 0, 0, "up"), state)
+    outcome = gateway.poll(gateway.due_ms())
+    assert (-1, False) == (outcome.record.features[0, 0, 0], gateway._acked[0, 0])
+    assert 1 == gateway.faults["other_version"]
+
+
 def test_a_state_that_comes_behind_its_cycle_takes_the_acknowledgement_back():
     """The stored cycle does not hold it, though another node of the block was heard in time."""
     gateway = Gateway(SITE, make_model("zone", SITE), TIMING, RUN)
