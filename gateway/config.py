@@ -78,6 +78,20 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def check_mode(name: str, spec: ModelSpec) -> str:
+    """The name itself, of a mode that nodes of the spec can do.
+
+    Raises:
+        ConfigError: there is none of this name, or it needs another spec.
+    """
+    if name not in MODES:
+        raise ConfigError(f"mode: {name[:40]!r} is none; write {' or '.join(MODES)}")
+    if MODES[name] == MODE_EVENT and not spec.has_sign:
+        able = " or ".join(f'"{other.name}"' for other in SPECS.values() if other.has_sign)
+        raise ConfigError(f'mode: "{name}": spec "{spec.name}" has no zones to be silent in; write spec = {able}')
+    return name
+
+
 def next_run(state: Path, floor: int = 0) -> int:
     """The number of this start, above that of the last and above `floor`; runs only rise, so that old frames are told.
 
@@ -106,7 +120,7 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
     site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
-    mode = _mode(texts["mode"], spec)
+    mode = check_mode(texts["mode"], spec)
     timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec)
     decision = _section(table, "decision", Limits()._asdict(), float)
     try:
@@ -119,16 +133,6 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
     except ValueError as error:
         raise ConfigError(f"learning.{error}") from None
     return GatewayConfig(site, spec.name, mode, texts["broker"], folder / texts["state"], timing, limits, learning)
-
-
-def _mode(name: str, spec: ModelSpec) -> str:
-    """The name itself, if the spec's nodes can do it."""
-    if name not in MODES:
-        raise ConfigError(f"mode: {name[:40]!r} is none; write {' or '.join(MODES)}")
-    if MODES[name] == MODE_EVENT and not spec.has_sign:
-        able = " or ".join(f'"{other.name}"' for other in SPECS.values() if other.has_sign)
-        raise ConfigError(f'mode: "{name}": spec "{spec.name}" has no zones to be silent in; write spec = {able}')
-    return name
 
 
 def _timing(written: dict[str, int], site: Site, spec: ModelSpec) -> Timing:

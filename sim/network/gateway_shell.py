@@ -53,7 +53,7 @@ class GatewayShell:
         is_up: it runs.
         connected: to the broker.
         wave: the signed set that its connection publishes again each time, b"" before the first.
-        reports: payloads that came in since the cycle opened.
+        reports: payloads of reports, and of states in mode event, that came in since the cycle opened.
         postponed: looks at the roll-outs that the store cut short.
         connect, publish_beacon, publish_wave: the connection's; set by who joins the parts.
         on_outcome: called with each Outcome and whether it was stored, once that is settled.
@@ -62,9 +62,12 @@ class GatewayShell:
         on_fault: called with what the gateway raised.
     """
 
-    def __init__(self, folder: Path, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock):
-        """Make the state folder, with the model as the one that decides; it runs from the first `start` on."""
-        self._folder, self._site, self._key, self._clock = folder, site, key, clock
+    def __init__(self, folder: Path, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock, mode: int):
+        """Make the state folder, with the model as the one that decides; it runs from the first `start` on.
+
+        In mode event (`mode` as in protocol/beacon.py) every node is asked for its proof in each cycle.
+        """
+        self._folder, self._site, self._key, self._clock, self._mode = folder, site, key, clock, mode
         with Store(folder, site, create=True) as store:
             first = place(store, key, Order(model, "to start with"), 0, self._now_s())
             self.newest = first.model.filters.version
@@ -115,6 +118,7 @@ class GatewayShell:
             raise StoreError(f"{store.path}: no model is active")
         run = next_run(self._folder, max(store.last_run() or 0, RUN_FLOOR))
         self.gateway = Gateway(self._site, active.model, TIMING, run, LIMITS_DEFAULT)
+        self.gateway.mode, self.gateway.wants_proof = self._mode, True
         self._rollouts = Rollouts(store, self.gateway, self._hand_out, self._key, self._now_s)
         self._recorder = Recorder(store, run, LIMITS_DEFAULT, self._now_s)
         self.is_up = True
@@ -135,7 +139,7 @@ class GatewayShell:
     def take(self, name: str, payload: bytes) -> None:
         """A message comes in."""
         if self.is_up and self.connected:
-            if frame.kind_of(payload) == frame.REPORT:
+            if frame.kind_of(payload) in (frame.REPORT, frame.STATE):
                 self.reports.append(payload)
             self._in_run(self.gateway.run, self.gateway.on_message, name, payload)
             self._is_dirty = True
