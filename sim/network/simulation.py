@@ -9,7 +9,6 @@ gives a roll-out up that too few nodes take: then, and only then, one more versi
 """
 
 import hashlib
-import logging
 import random
 import tempfile
 import time
@@ -33,7 +32,7 @@ from sim.network.agreement import Agreement, figures
 from sim.network.clock import Clock
 from sim.network.faults import SCENARIOS, Links
 from sim.network.gateway_shell import TIMING, GatewayShell
-from sim.network.journal import Journal, LogEvents
+from sim.network.journal import Journal, logs_taken
 from sim.network.network import Network
 from sim.network.node_shell import NodeShell, Sensor
 from sim.network.promises import RECOVERY_CYCLES, Promises
@@ -100,7 +99,7 @@ class Plan:
 
     @property
     def in_event(self) -> bool:
-        """Whether it is one of mode event."""
+        """Whether nodes speak on events only."""
         return self.mode == "event"
 
     @property
@@ -130,11 +129,11 @@ class Simulation:
         self.site = self.scene.site
         key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"simulated site %d" % plan.seed).digest())
         self.clock, self.journal = Clock(), Journal(trace)
-        self._take_logs()
+        self._stack.enter_context(logs_taken(self.journal, lambda: self.clock.now_ms))
         links = Links(SCENARIOS[plan.scenario], self._source("links"))
         self.network = Network(self.clock, links, self.journal, self._source("network"))
-        mode = MODES[plan.mode]
-        self.gateway = GatewayShell(folder / "state", self.site, self.scene.model, key, self.clock, mode)
+        model, mode = self.scene.model, MODES[plan.mode]
+        self.gateway = GatewayShell(folder / "state", self.site, model, key, self.clock, mode)
         self._stack.callback(self.gateway.stop)
         self.promises = Promises(self.site, self.gateway.flashed, self.gateway.newest)
         self._store = self._stack.enter_context(Store(folder / "state", self.site))
@@ -178,14 +177,6 @@ class Simulation:
             self.store_promises.check_all(self.clock.now_ms)
         return self._summary(time.monotonic() - begin_s, time.process_time() - begin_cpu_s)
 
-    def _take_logs(self) -> None:
-        """What the gateway logs goes into the trace and nowhere else."""
-        log, handler = logging.getLogger("gateway"), LogEvents(self.journal, lambda: self.clock.now_ms)
-        self._stack.callback(setattr, log, "propagate", log.propagate)
-        self._stack.callback(log.removeHandler, handler)
-        log.propagate = False
-        log.addHandler(handler)
-
     def _source(self, name: str) -> random.Random:
         """A stream of random numbers of its own."""
         return random.Random(f"{self.plan.seed} {name}")
@@ -209,8 +200,9 @@ class Simulation:
     def _join(self, shells: list[NodeShell]) -> None:
         network, gateway = self.network, self.gateway
         network.join(self.site, shells, gateway)
-        network.check, network.on_frame = self._check, self.agreement.take
-        network.on_fault = self._on_fault
+        network.check, network.on_fault = self._check, self._on_fault
+        if self.plan.in_event:
+            network.on_frame = self.agreement.take
         gateway.connect = network.connect_gateway
         gateway.publish_beacon, gateway.publish_wave = network.publish_beacon, network.sets.publish
         gateway.on_outcome, gateway.on_push = self._on_outcome, self.promises.know
@@ -277,6 +269,7 @@ class Simulation:
         shells, gateway = list(self.network.shells.values()), self.gateway
         waves = [shell.node.wave for shell in shells if shell.node]
         virtual_s = self.clock.now_ms / 1_000
+        under_faults = [entry for entry in self.agreement.judged if entry.at_ms < self._calm_ms]
         return {
             "seed": self.plan.seed,
             "scenario": self.plan.scenario,
@@ -290,7 +283,7 @@ class Simulation:
                 "equal": sum(equal for _, _, equal, _ in self._outcomes),
             },
             "late": sum(late for *_, late in self._outcomes),
-            "event": self._figures() if self.plan.in_event else None,
+            "event": figures(under_faults) if self.plan.in_event else None,
             "filters": {
                 "newest": gateway.newest,
                 "ordered": len(self._store.model_keys()) - 1,
@@ -305,7 +298,3 @@ class Simulation:
             "seconds": {"virtual": virtual_s, "real": round(real_s, 3), "cpu": round(cpu_s, 3)},
             "replay": self.plan.command,
         }
-
-    def _figures(self) -> dict[str, Any]:
-        """What agreed, and what it cost, in the cycles before those without faults."""
-        return figures([entry for entry in self.agreement.judged if entry.at_ms < self._calm_ms])
