@@ -60,11 +60,11 @@ def test_without_faults_all_states_and_the_answer_are_those_of_a_full_exchange_i
     assert SMALL["cycles"] == summary["checked"]["states"]
     assert (faulty, faulty, faulty) == tuple(summary["event"][name] for name in ("cycles", "answers", "states"))
     assert {"1", "2"} == set(summary["versions"])
-    assert 0 < summary["event"]["air"]["mesh"] < 16 * 31, "nobody keeps silent"
+    assert 0 < summary["event"]["air"]["mesh"] < 16 * 29 / 3, "most nodes keep silent in most cycles"
 
 
 def test_the_same_seed_gives_the_same_bytes_in_mode_event_too(seed):
-    first, again = (run(Plan(seed, "chaos", **SMALL)) for _ in range(2))
+    first, again = (run(Plan(seed, "chaos", **(SMALL | {"cols": 2}))) for _ in range(2))
     for summary in (first, again):
         del summary["seconds"]
     assert first == again
@@ -181,9 +181,8 @@ def test_a_plan_of_mode_event_that_cannot_be_simulated_is_refused_by_name(field)
 
 
 def test_the_figures_of_a_room_are_those_of_its_cycles_under_loss(seed):
-    site = make_site(5, 5, None)
+    site = make_site(4, 4, None)
     scene = Scene(site, make_model(seed, "zone", site), make_quiet_readings(seed, len(site.cells), 0))
-    calm, lossy = (judged(scene, scenario, seed, WARM + 20) for scenario in ("calm", "loss30"))
-    assert (20, 20, 20) == tuple(calm[name] for name in ("cycles", "answers", "states"))
-    assert 20 == lossy["cycles"] > lossy["states"]
-    assert [] == calm["broken"] == lossy["broken"]
+    found = judged(scene, "loss30", seed, WARM + 20)
+    assert 20 == found["cycles"] > found["states"]
+    assert [] == found["broken"]
