@@ -57,16 +57,22 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _event_lines(event: dict[str, Any] | None) -> list[str]:
-    """What mode event came to while there were faults."""
+    """What mode event came to while there were faults, and behind them."""
     if event is None:
         return []
-    cycles, air = event["cycles"], event["air"]
-    shares = [f"{100 * event[name] / max(cycles, 1):.2f} %" for name in ("answers", "states")]
+    air = event["faults"]["air"]
     return [
-        f"agreement  {cycles} cycles: the answer is that of a full exchange in {shares[0]}, all states in {shares[1]}",
+        f"agreement  {_agreement(event['faults'])}",
+        f"recovered  {_agreement(event['recovered'])}",
         f"on the air {air['mesh'] + air['up']:.0f} bytes a cycle, {air['up']:.0f} of them to the gateway; "
         f"beacons {air['beacons']:.0f}, roll-out {air['filters']:.0f}, proofs {air['proofs']:.0f}",
     ]
+
+
+def _agreement(found: dict[str, Any]) -> str:
+    answers, states = (100 * found[name] / max(found["cycles"], 1) for name in ("answers", "states"))
+    told = f"{found['cycles']} cycles: the answer is that of a full exchange in"
+    return f"{told} {answers:.2f} %, all states in {states:.2f} %"
 
 
 def trial(seeds: range, scenario: str, mode: str, processes: int) -> list[dict[str, Any]]:

@@ -88,6 +88,13 @@ class Agreement:
         self._air = Counter()
         return self.judged[-1]
 
+    def as_json(self, calm_ms: int, recovered_ms: int) -> dict[str, Any]:
+        """Figures of the cycles with faults, and of those in which all nodes have recovered from them."""
+        return {
+            "faults": figures([entry for entry in self.judged if entry.at_ms < calm_ms]),
+            "recovered": figures([entry for entry in self.judged if entry.at_ms >= recovered_ms]),
+        }
+
     def _expected(self, living: list[NodeShell], filters: Filters, cycle: int) -> NDArray[np.uint8]:
         """The states of a full exchange: uint8 [rows, cols], STATE_NONE where there is no reading."""
         shape = self._site.mask.shape

@@ -8,8 +8,9 @@ exact   every feature that can be recomputed equals the twin's
 mixed   a cycle's units are all reported by frames of the cycle's filter version
 rising  the highest version that a node ever held never goes down, over resets too
 calm    without faults nothing is late, and every node takes part
-states  mode event: without faults, and RECOVERY_CYCLES after the last one, every node's own state and the gateway's
-        answer are those of a full exchange; in between words may be lost, and neither this nor `exact` is promised
+states  mode event: without faults, and RECOVERY_CYCLES after the last one, every node's own state is that of a full
+        exchange. `exact` is then promised without faults only: a state that is lost on its way to the gateway may be
+        acknowledged with another one of its block, and is not said again before it changes
 wave    some time after the last fault every node has confirmed the newest filters
 """
 
@@ -97,7 +98,7 @@ class Promises:
         self._check_flash(shell, version, now_ms)
 
     def check_exact(self, outcome: Outcome, now_ms: int) -> None:
-        """After each cycle; in mode event after those in which nothing can be wrong any more."""
+        """After each cycle; in mode event after those of a scenario without faults."""
         record, exact = outcome.record, outcome.exact
         self.checked["exact"] += exact.compared
         if exact.equal != exact.compared:
@@ -107,10 +108,9 @@ class Promises:
     def check_states(self, judged: Judged, now_ms: int) -> None:
         """After each cycle of mode event in which nothing can be wrong any more."""
         self.checked["states"] += 1
-        if judged.wrong or judged.unproven or not judged.answered:
+        if judged.wrong or judged.unproven:
             nodes = f"states of {list(judged.wrong)[:4]} differ, {list(judged.unproven)[:4]} proved none"
-            what = f"cycle {judged.cycle}: {nodes}, the answer is {'right' if judged.answered else 'wrong'}"
-            self.fail("states", now_ms, "nodes", what)
+            self.fail("states", now_ms, "nodes", f"cycle {judged.cycle}: {nodes}")
 
     def check_mixed(self, outcome: Outcome, reports: list[bytes], run: int, now_ms: int) -> None:
         """After each cycle; `reports` are the payloads that came in for it or at the same time."""

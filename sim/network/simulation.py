@@ -28,7 +28,7 @@ from gateway.gateway import Outcome
 from gateway.model import SPECS
 from gateway.store import REFUSED, Store
 from protocol.filter_set import CONFIRMED, RETURNED
-from sim.network.agreement import Agreement, figures
+from sim.network.agreement import Agreement
 from sim.network.clock import Clock
 from sim.network.faults import SCENARIOS, Links
 from sim.network.gateway_shell import TIMING, GatewayShell
@@ -143,6 +143,7 @@ class Simulation:
         self._join(shells)
         self.trouble = Trouble(SCENARIOS[plan.scenario], self.network, self._source("trouble"))
         self._calm_ms = (plan.cycles - plan.calm_cycles) * TIMING.period_ms
+        self._recovered_ms = self._calm_ms + RECOVERY_CYCLES * TIMING.period_ms
         self._push_cycle = self._source("push").randint(3, max(3, (plan.cycles - plan.calm_cycles) // 2))
         self._outcomes: list[tuple[int, int, int, int]] = []  # version, compared, equal, late
 
@@ -251,14 +252,14 @@ class Simulation:
             self.journal.event(now_ms, "outcome", **facts, compared=exact.compared, equal=exact.equal)
 
     def _check_numbers(self, outcome: Outcome, run: int, now_ms: int) -> None:
-        """Exact in every cycle of mode always; in mode event when nothing that was lost can matter any more."""
-        recovered = now_ms >= self._calm_ms + RECOVERY_CYCLES * TIMING.period_ms
+        """Whether they are exact, as far as that is promised."""
+        is_calm = self.plan.scenario == "calm"
         if self.plan.in_event:
             judged = self.agreement.judge(outcome, self.gateway.gateway.model.filters, run, now_ms)
-            if not recovered and self.plan.scenario != "calm":
-                return
-            self.promises.check_states(judged, now_ms)
-        self.promises.check_exact(outcome, now_ms)
+            if is_calm or now_ms >= self._recovered_ms:
+                self.promises.check_states(judged, now_ms)
+        if is_calm or not self.plan.in_event:
+            self.promises.check_exact(outcome, now_ms)
 
     def _is_stuck_by_design(self) -> bool:
         """Whether only a higher version helps: a node returned to the one before, or the roll-out was given up."""
@@ -269,7 +270,6 @@ class Simulation:
         shells, gateway = list(self.network.shells.values()), self.gateway
         waves = [shell.node.wave for shell in shells if shell.node]
         virtual_s = self.clock.now_ms / 1_000
-        under_faults = [entry for entry in self.agreement.judged if entry.at_ms < self._calm_ms]
         return {
             "seed": self.plan.seed,
             "scenario": self.plan.scenario,
@@ -283,7 +283,7 @@ class Simulation:
                 "equal": sum(equal for _, _, equal, _ in self._outcomes),
             },
             "late": sum(late for *_, late in self._outcomes),
-            "event": figures(under_faults) if self.plan.in_event else None,
+            "event": self.agreement.as_json(self._calm_ms, self._recovered_ms) if self.plan.in_event else None,
             "filters": {
                 "newest": gateway.newest,
                 "ordered": len(self._store.model_keys()) - 1,
