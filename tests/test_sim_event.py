@@ -3,16 +3,18 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from firmware.quiet import GONE, HEARTBEAT
+from gateway import twin
 from protocol import frame
 from protocol.grid import node_name
 from sim.network import faults
 from sim.network.agreement import figures
 from sim.network.faults import SCENARIOS, Scenario
-from sim.network.gateway_shell import TIMING
+from sim.network.gateway_shell import TIMING, changed
 from sim.network.promises import RECOVERY_CYCLES
 from sim.network.scene import Scene, make_model, make_quiet_readings, make_site
 from sim.network.simulation import CALM_CYCLES, CYCLES, CYCLES_MIN, Plan, Simulation
@@ -62,6 +64,17 @@ def test_without_faults_all_states_and_the_answer_are_those_of_a_full_exchange_i
     assert (faulty, faulty, faulty) == (found["cycles"], found["answers"], found["states"])
     assert {"1", "2"} == set(summary["versions"])
     assert 0 < found["air"]["mesh"] < 16 * 29 / 3, "most nodes keep silent in most cycles"
+
+
+def test_the_filters_that_are_rolled_out_take_more_windows_for_abnormal_and_not_all(seed):
+    site, shape = make_site(7, 7, None), (-1, 7, 7)
+    model = make_model(seed, "zone", site)
+    fields = np.array(make_quiet_readings(seed, len(site.cells), 0), np.int16).T.reshape(shape)
+    before, after = (
+        twin.features(filters, fields, np.ones(fields.shape, np.bool_), site)
+        for filters in (model.filters, changed(model).filters)
+    )
+    assert before.sum() < after.sum() < after.size / 4
 
 
 def test_the_same_seed_gives_the_same_bytes_in_mode_event_too(seed):

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from gateway.config import next_run
 from gateway.decision import LIMITS_DEFAULT
 from gateway.gateway import Gateway, Outcome, Timing
-from gateway.model import Model
+from gateway.model import SIGN, Model, NodeLayer
 from gateway.rollouts import Order, Rollouts, place
 from gateway.service import Recorder
 from gateway.site import Site
@@ -33,6 +35,8 @@ BEGIN_S = 1_700_000_000
 # A gateway that ends because of its disk is started again after so long.
 AGAIN_MS = 5_000
 CONNECT_MS = 1
+# By so much other filters with a sign differ.
+CHANGE_CCEL = 20
 
 
 class SimulatedStore(Store):
@@ -212,6 +216,17 @@ class GatewayShell:
 
 
 def changed(model: Model) -> Model:
-    """Filters a little different, so that a mixed cycle shows: each layer's biases one step of its output higher."""
-    layers = tuple(replace(layer, bias=layer.bias + (1 << layer.shift)) for layer in model.filters.layers)
+    """Filters a little different, so that a mixed cycle shows.
+
+    Each layer's biases are one step of its output higher; with a sign, differences smaller by CHANGE_CCEL are abnormal.
+    """
+    layers = tuple(replace(layer, bias=layer.bias + _raised(layer)) for layer in model.filters.layers)
     return replace(model, filters=replace(model.filters, layers=layers))
+
+
+def _raised(layer: NodeLayer) -> NDArray[np.int32]:
+    """By how much biases rise: int32 [filters]. A filter of a sign that looks at nothing keeps on saying nothing."""
+    if layer.activation != SIGN:
+        return np.full(layer.filters, 1 << layer.shift, np.int32)
+    largest: NDArray[np.int32] = np.abs(layer.weights.astype(np.int32)).max(axis=(1, 2))
+    return CHANGE_CCEL * largest
