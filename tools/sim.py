@@ -72,7 +72,7 @@ def _event_lines(event: dict[str, Any] | None) -> list[str]:
 def _agreement(found: dict[str, Any]) -> str:
     answers, states = (100 * found[name] / max(found["cycles"], 1) for name in ("answers", "states"))
     told = f"{found['cycles']} cycles: the answer is that of a full exchange in"
-    return f"{told} {answers:.2f} %, all states in {states:.2f} %"
+    return f"{told} {answers:.2f} %, all states in {states:.2f} %, {found['late']} late"
 
 
 def trial(seeds: range, scenario: str, mode: str, processes: int) -> list[dict[str, Any]]:

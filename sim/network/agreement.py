@@ -35,6 +35,7 @@ class Judged(NamedTuple):
         answered: the gateway's "abnormal somewhere" is that of the full exchange.
         wrong: nodes that proved another state than that of the full exchange.
         unproven: nodes that run and proved nothing in this cycle.
+        late: nodes whose state the gateway does not know, or cannot compare.
         air: bytes on the air since the cycle judged before, by PARTS.
     """
 
@@ -43,6 +44,7 @@ class Judged(NamedTuple):
     answered: bool
     wrong: tuple[Cell, ...]
     unproven: tuple[Cell, ...]
+    late: int
     air: Mapping[str, int]
 
 
@@ -84,7 +86,8 @@ class Agreement:
         wrong = [cell for cell, state in proven.items() if state not in (None, expected[cell])]
         answered = bool((outcome.record.features == 1).any()) == bool((expected == 1).any())
         unproven = [cell for cell, state in proven.items() if state is None]
-        self.judged.append(Judged(cycle, now_ms, answered, tuple(wrong), tuple(unproven), self._air))
+        late = outcome.record.late
+        self.judged.append(Judged(cycle, now_ms, answered, tuple(wrong), tuple(unproven), late, self._air))
         self._air = Counter()
         return self.judged[-1]
 
@@ -116,11 +119,12 @@ class Agreement:
 
 
 def figures(judged: list[Judged]) -> dict[str, Any]:
-    """Cycles; in how many the answer agreed, and all states that were proven did; bytes on the air a cycle."""
+    """Cycles; in how many the answer and all proven states agreed; late states in all; bytes on the air a cycle."""
     air: Counter[str] = sum((Counter(entry.air) for entry in judged), Counter())
     return {
         "cycles": len(judged),
         "answers": sum(entry.answered for entry in judged),
         "states": sum(not entry.wrong for entry in judged),
+        "late": sum(entry.late for entry in judged),
         "air": {part: round(air[part] / max(len(judged), 1), 1) for part in PARTS},
     }
