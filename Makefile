@@ -46,8 +46,9 @@ bench-kernel: $(READY) ## time one node's unit
 bench-train: $(READY) ## time one training step; beside PyTorch with TORCH=an interpreter that has it
 	@$(VENV)/bin/python -m tools.bench_train $(if $(TORCH),--torch "$(TORCH)")
 
-trial-sim: $(READY) ## simulate 200 sites with faults of all kinds and check every promise
+trial-sim: $(READY) ## simulate 250 sites with faults of all kinds, 50 in mode event, and check every promise
 	@$(VENV)/bin/python -m tools.sim
+	@$(VENV)/bin/python -m tools.sim --mode event --seeds 50
 
 pins: ## pin the newest allowed versions, by hash, in requirements/ (needs uv)
 	@test -n "$(UV)" || { echo "make pins: uv is not on PATH; install it, for example with: pipx install uv" >&2; exit 1; }

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import twin
-from gateway.cycles import Presence, Record, blocks_with
-from gateway.exactness import Comparison
-from gateway.model import Filters
+from gateway.cycles import OFFLINE, UNPROVEN, Presence, Record, blocks_with
 from gateway.site import Cell, Site, block_of
 from protocol.frame import STATE_NONE
 
@@ -61,7 +59,7 @@ class EventAssembly:
         self.accounted = np.zeros(shape, np.bool_)
         self._site, self._states, self._absent, self._wants_proof = site, states, absent, wants_proof
         self._left_out = np.zeros(site.block_shape, np.bool_)
-        self._proofs = np.full(shape, UNKNOWN, np.uint8)
+        self._proofs = np.full(shape, UNPROVEN, np.uint8)
         self._readings_ccel = np.zeros(shape, np.int16)
 
     @property
@@ -84,42 +82,21 @@ class EventAssembly:
 
     def is_complete(self, awaited: NDArray[np.bool_]) -> bool:
         """Whether there is nothing left to wait for: silence never tells."""
-        return self._wants_proof and not (awaited & (self._proofs == UNKNOWN)).any()
+        return self._wants_proof and not (awaited & (self._proofs == UNPROVEN)).any()
 
     def close(self, presence: Presence) -> Record:
         """What the cycle came to. Blocks with a feature of which no node is `pooled` carry it from an earlier cycle."""
-        latest, there = self._states.latest, self._site.mask & ~self._absent
+        offline = self._absent & ~self.accounted & (self._proofs == UNPROVEN)
+        latest, there = self._states.latest, self._site.mask & ~offline
         presence.close_cycle(self._site.mask)
         return Record(
             self.cycle,
-            self._states.features(self._absent),
+            self._states.features(offline),
             self._readings_ccel,
             self._proofs < STATE_NONE,
             self.accounted & (latest < STATE_NONE),
             np.zeros((1, *self._site.mask.shape), np.uint8),
-            there & (latest == STATE_NONE) | self._site.mask & self._absent,
+            there & (latest == STATE_NONE) | self._site.mask & offline,
             int((there & (latest == UNKNOWN)).sum()),
+            np.where(offline, np.uint8(OFFLINE), self._proofs),
         )
-
-    def compare(self, filters: Filters) -> Comparison:
-        """Compare each node's own state and each block's feature with those of a full exchange of the proven readings.
-
-        Compared is what rests on nodes that gave a proof; what rests on one that is there and gave none is `beyond`.
-        """
-        proven = self._proofs != UNKNOWN
-        if not proven.any():
-            return Comparison(0, 0, 0)
-        there = self._site.mask & ~self._absent
-        present = self._proofs < STATE_NONE
-        none = np.zeros((1, *present.shape), np.uint8)
-        units = twin.units(filters, self._readings_ccel, present, self._site.neighbour_masks, none)
-        unknown = twin.neighbours_where(there & ~proven) != 0
-        states = present & ~unknown
-        right = int((units[..., 0] == self._proofs)[states].sum())
-        # A block can be compared when each of its nodes can.
-        shaky = blocks_with(there & (~proven | present & unknown), self._site)[..., np.newaxis]
-        truth, features = twin.pool(units, present), self._states.features(self._absent)
-        comparable = ~shaky & (truth != twin.NOTHING)
-        equal = int((comparable & (truth == features)).sum())
-        beyond = int((present & unknown).sum())
-        return Comparison(int(states.sum()) + int(comparable.sum()), right + equal, beyond)

@@ -2,6 +2,7 @@
 
     site   = "site.toml"     the site's file, relative to this one
     spec   = "seed"          or "lean" or "zone"
+    mode   = "always"        when nodes speak: or "event", with a spec that has silent zones (docs/zones.md)
     broker = "auto"          or "mosquitto", "amqtt", "HOST:PORT"
     state  = "state"         folder for what must outlive a restart, relative to this file
 
@@ -29,11 +30,14 @@ from typing import Any
 from gateway.decision import Limits, check_limits
 from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
-from gateway.model import ModelError, ModelSpec, spec_named
+from gateway.model import SPECS, ModelError, ModelSpec, spec_named
 from gateway.site import Site, load_site
+from protocol.beacon import MODE_ALWAYS, MODE_EVENT
 
+# As files and commands call them.
+MODES = {"always": MODE_ALWAYS, "event": MODE_EVENT}
 _MS_MAX = 65_535
-_TEXTS = {"spec": "seed", "broker": "auto", "state": "state"}
+_TEXTS = {"spec": "seed", "mode": "always", "broker": "auto", "state": "state"}
 _TIMES = ("exchange_ms", "gather_ms", "report_ms")
 
 
@@ -47,6 +51,7 @@ class GatewayConfig:
 
     site: Site
     spec: str
+    mode: str
     broker: str
     state: Path
     timing: Timing
@@ -71,6 +76,20 @@ def load_config(path: Path) -> GatewayConfig:
         return _config_of_table(table, path.parent)
     except (ConfigError, ModelError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_mode(name: str, spec: ModelSpec) -> str:
+    """The name itself, of a mode that nodes of the spec can do.
+
+    Raises:
+        ConfigError: there is none of this name, or it needs another spec.
+    """
+    if name not in MODES:
+        raise ConfigError(f"mode: {name[:40]!r} is none; write {' or '.join(MODES)}")
+    if MODES[name] == MODE_EVENT and not spec.has_sign:
+        able = " or ".join(f'"{other.name}"' for other in SPECS.values() if other.has_sign)
+        raise ConfigError(f'mode: "{name}": spec "{spec.name}" has no zones to be silent in; write spec = {able}')
+    return name
 
 
 def next_run(state: Path, floor: int = 0) -> int:
@@ -101,6 +120,7 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
     site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
+    mode = check_mode(texts["mode"], spec)
     timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec)
     decision = _section(table, "decision", Limits()._asdict(), float)
     try:
@@ -112,7 +132,7 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         learning = check_plan(Plan(**plan))
     except ValueError as error:
         raise ConfigError(f"learning.{error}") from None
-    return GatewayConfig(site, spec.name, texts["broker"], folder / texts["state"], timing, limits, learning)
+    return GatewayConfig(site, spec.name, mode, texts["broker"], folder / texts["state"], timing, limits, learning)
 
 
 def _timing(written: dict[str, int], site: Site, spec: ModelSpec) -> Timing:

@@ -15,6 +15,8 @@ from gateway.twin import NOTHING, neighbours_where
 from protocol.grid import BLOCK_SIDE, CORNERS
 from protocol.report import Report
 
+# In the proofs of a record: none came from this node; its connection is known to be lost.
+UNPROVEN, OFFLINE = 255, 254
 # A block whose owner died is silent for two cycles until its members take the next owner; in the third it is back.
 GONE_CYCLES = 3
 
@@ -32,6 +34,9 @@ class Record(NamedTuple):
         no_reading: bool [rows, cols], said so, or known to be absent before the cycle opened.
         late: values that should have taken part and did not: units not pooled, and neighbours' values replaced although
             the neighbour has a reading.
+        proofs: mode event: uint8 [rows, cols], the state that each node proved, STATE_NONE without a reading, UNPROVEN
+            or OFFLINE. `pooled` are then those that said their state in this cycle: a feature of none of them is
+            carried from an earlier one. None in mode always.
     """
 
     cycle: int
@@ -42,6 +47,7 @@ class Record(NamedTuple):
     absence: NDArray[np.uint8]
     no_reading: NDArray[np.bool_]
     late: int
+    proofs: NDArray[np.uint8] | None = None
 
 
 class Presence:

@@ -226,13 +226,8 @@ class Gateway:
         self.faults["double"] += assembly.doubles
         self.faults["misfit"] += assembly.misfits
         record = assembly.close(self._presence)
-        self._decision_state, decided = decision.update(
-            self._decision_state, record.features, self._head, self._limits
-        )
-        if isinstance(assembly, EventAssembly):
-            exact = assembly.compare(self.model.filters)
-        else:
-            exact = compare(record, self.model.filters, self.site)
+        self._decision_state, decided = decision.update(self._decision_state, record.features, self._head, self._limits)
+        exact = compare(record, self.model.filters, self.site)
         record = record._replace(late=record.late + exact.beyond)
         return Outcome(record, decided, self.model.filters.version, self.model.head.revision, exact)
 
@@ -325,7 +320,10 @@ class Gateway:
         if cycle is None:
             return
         if isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
-            if is_proof:
+            if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
+                self.faults["other_version"] += 1
+                assembly.leave_out(cell)
+            elif is_proof:
                 assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
             else:
                 assembly.take_state(cell, state)
@@ -333,6 +331,8 @@ class Gateway:
             self.next_cycle = max(self.next_cycle, cycle + 1)
             self.faults["late_report"] += 1
             self._node_states.take(cell, cycle, state)
+            if cycle == self._acked_cycle and not self._accounted[cell]:
+                self._acked[block_of(cell)] = False
 
     def _believed_cycle(self, payload: bytes, name: str) -> int | None:
         """The cycle that a frame speaks of, None where it is not of this run or too far off; counts its traffic."""

@@ -1,14 +1,15 @@
 """Cycles, heads and filters as the bytes that the store keeps. Little-endian; nothing is unpickled.
 
-A cycle, version 1:
+A cycle, version 1, or 2 of mode event:
 
-     0  u8    version 1
+     0  u8    version
      1  u8[4] rows, cols, channels, exchanges
      5  u32   late
      9  -     zlib: readings as differences to the cell before, zigzag, all low bytes, then all high bytes
                     features u8 [block rows, block cols, channels], 0 where missing; absence u8 [exchanges, rows, cols]
                     bits, each plane filled up to a byte: feature there; cells of the site, has_reading, pooled,
                     no_reading
+                    version 2: proofs u8 [rows, cols]
 
 A head, version 1: u8 version, u8 layers; then of each layer u32 inputs, u32 outputs, f32 weights, f32 bias.
 """
@@ -28,7 +29,7 @@ from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
 from protocol.grid import BLOCK_SIDE
 
 _CYCLE = struct.Struct("<5BI")
-_CYCLE_VERSION = 1
+_VERSIONS = _ALWAYS, _EVENT = 1, 2
 # Level 9 takes twice the time for 2 % less: what is left is the sensors' noise.
 _ZLIB_LEVEL = 6
 _HEAD = struct.Struct("<BB")
@@ -43,6 +44,7 @@ class _Sizes(NamedTuple):
     cols: int
     channels: int
     exchanges: int
+    has_proofs: bool
 
     @property
     def features(self) -> tuple[int, int, int]:
@@ -65,13 +67,15 @@ def pack_cycle(record: Record, cells: Bits) -> bytes:
         cells: bool [rows, cols], the site's mask: what a twin needs to recompute the cycle after a node was added.
     """
     rows, cols = cells.shape
-    head = _CYCLE.pack(_CYCLE_VERSION, rows, cols, record.features.shape[2], len(record.absence), record.late)
+    version = _ALWAYS if record.proofs is None else _EVENT
+    head = _CYCLE.pack(version, rows, cols, record.features.shape[2], len(record.absence), record.late)
     planes = [record.features != NOTHING, cells, record.has_reading, record.pooled, record.no_reading]
     parts = [
         _pack_readings(record.readings_ccel),
         np.maximum(record.features, 0).astype(np.uint8).tobytes(),
         record.absence.astype(np.uint8).tobytes(),
         *(np.packbits(plane).tobytes() for plane in planes),
+        b"" if record.proofs is None else record.proofs.astype(np.uint8).tobytes(),
     ]
     return head + zlib.compress(b"".join(parts), _ZLIB_LEVEL)
 
@@ -87,10 +91,10 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
     Raises:
         ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
     """
-    if len(data) < _CYCLE.size or data[0] != _CYCLE_VERSION:
-        raise ValueError(f"no record of version {_CYCLE_VERSION}")
-    _, *numbers, late = _CYCLE.unpack_from(data)
-    sizes = _Sizes(*numbers)
+    if len(data) < _CYCLE.size or data[0] not in _VERSIONS:
+        raise ValueError(f"no record of version {_ALWAYS} or {_EVENT}")
+    version, rows, cols, channels, exchanges, late = _CYCLE.unpack_from(data)
+    sizes = _Sizes(rows, cols, channels, exchanges, version == _EVENT)
     if sizes[:2] != shape:
         raise ValueError(f"a record of {sizes.rows} x {sizes.cols} cells, the site has {shape[0]} x {shape[1]}")
     body = _decompress(data[_CYCLE.size :], sizes)
@@ -104,8 +108,9 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
         packed, at = _take(body, at, (-(-count // 8),))
         planes.append(np.unpackbits(packed, count=count).astype(np.bool_).reshape(plane))
     there, cells, has_reading, pooled, no_reading = planes
+    proofs = _take(body, at, shape)[0] if sizes.has_proofs else None
     known = np.where(there, features.astype(np.int16), np.int16(NOTHING))
-    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late), cells
+    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late, proofs), cells
 
 
 def pack_head(head: Head) -> bytes:
@@ -178,7 +183,8 @@ def _unpack_readings(data: bytes) -> NDArray[np.int16]:
 
 def _decompress(data: bytes, sizes: _Sizes) -> bytes:
     bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes)
-    size = 2 * sizes.rows * sizes.cols + int(np.prod(sizes.features)) + int(np.prod(sizes.absence)) + bits
+    cells = (3 if sizes.has_proofs else 2) * sizes.rows * sizes.cols
+    size = cells + int(np.prod(sizes.features)) + int(np.prod(sizes.absence)) + bits
     stream = zlib.decompressobj()
     try:
         body = stream.decompress(data, size + 1)

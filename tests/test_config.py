@@ -47,6 +47,11 @@ def test_only_the_site_has_to_be_there(written, tmp_path):
     assert (240, 2880) == found.learning
 
 
+def test_nodes_speak_always_unless_it_is_written_that_they_speak_on_events(written):
+    assert "always" == load_config(written()).mode
+    assert "event" == load_config(written('site = "site.toml"\nspec = "zone"\nmode = "event"\n')).mode
+
+
 def test_what_is_written_counts(written):
     text = 'site = "site.toml"\nspec = "lean"\nbroker = "h:1"\nstate = "s"\n[decision]\nthreshold = 0.6\nband = 0\n'
     found = load_config(written(text + "[timing]\nexchange_ms = 100\ngather_ms = 200\nreport_ms = 300\n"))
@@ -106,10 +111,16 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ("", 'site: is missing; write site = "site.toml", the file that says where nodes stand'),
         ("site = 3", 'site: 3 is no text; write site = "..."'),
         ('site = ""', "site: '' is no text; write site = \"...\""),
+        ('site = "site.toml"\nmode = "change"', "mode: 'change' is none; write always or event"),
+        ('site = "site.toml"\nmode = 1', 'mode: 1 is no text; write mode = "..."'),
+        (
+            'site = "site.toml"\nmode = "event"',
+            'mode: "event": spec "seed" has no zones to be silent in; write spec = "zone"',
+        ),
         ('site = "site.toml"\nspec = "ring"', "spec: 'ring' is none; write seed, lean or zone"),
         (
             'site = "site.toml"\ncolour = 1',
-            "colour: is no field of this file; fields are broker, decision, learning, site, spec, state, timing",
+            "colour: is no field of this file; fields are broker, decision, learning, mode, site, spec, state, timing",
         ),
         ('site = "site.toml"\ntiming = 3', "timing: is no table; write [timing]"),
         (timing_of({"gather_ms": 0}), "timing.gather_ms: 0 is not in 1..65535"),

@@ -5,7 +5,9 @@ import hashlib
 import io
 import itertools
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ from gateway.model import SPECS, Head
 from gateway.recompute import recompute
 from gateway.store import ACTIVE, PUSHED, Store
 from protocol import beacon, frame
-from tools.gateway import Shown, _model_in_force, _new_run, _site_key
+from protocol.beacon import MODE_ALWAYS, MODE_EVENT, MODE_MASK
+from tools.gateway import Shown, _model_in_force, _new_run, _site_key, run_gateway
 
 RUN = 4
 NOON_S = 1_700_000_000.0
@@ -235,6 +238,21 @@ def test_another_spec_is_rolled_out_while_the_model_before_decides(store, start)
     assert "seed" == store.model(2, 2).model.spec_name
     start(store, "lean")  # the file was changed back
     assert ([], "the gateway's file names spec lean") == (store.model_keys(PUSHED), store.model(2, 2).note)
+
+
+@pytest.mark.parametrize(("mode", "beacon_mode"), [("always", MODE_ALWAYS), ("event", MODE_EVENT)])
+def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch, mode, beacon_mode):
+    (tmp_path / "site.toml").write_text('name = "pair"\nrows = 1\ncols = 2\n')
+    (tmp_path / "gateway.toml").write_text(f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n')
+    outside = Mock(host="host", port=1)
+    outside.name = "none"
+    monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
+    for name in ("open_broker", "Link"):
+        monkeypatch.setattr(f"tools.gateway.{name}", lambda *_: nullcontext(outside))
+    gateways = []
+    monkeypatch.setattr("gateway.service.serve", lambda gateway, *_: gateways.append(gateway))
+    run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
+    assert [beacon_mode] == [beacon.unpack(gateway.start_cycle(0)).flags & MODE_MASK for gateway in gateways]
 
 
 def test_a_site_with_a_store_is_never_given_another_key(store, start, tmp_path):

@@ -92,7 +92,7 @@ def test_a_damaged_slot_in_use_breaks_the_promise_of_a_whole_set(seed):
 
 def test_whatever_a_node_raises_breaks_a_promise_and_names_the_place(seed):
     def sabotage(simulation):
-        simulation.clock.after(25_000, lambda: setattr(simulation.network.shells[0, 0].node, "_neighbours", None))
+        simulation.clock.after(25_000, lambda: setattr(simulation.network.shells[0, 0].node.mode, "_neighbours", None))
 
     summary = run(Plan(seed, "calm", **SMALL, holes=False), sabotage)
     assert {"P6"} == broken(summary)

@@ -23,6 +23,17 @@ def test_a_record_comes_back_as_it_was(site, spec, seed):
         assert np.array_equal(site.mask, cells)
 
 
+def test_the_proofs_of_mode_event_come_back_and_damage_to_them_is_refused(seed):
+    rng = np.random.default_rng(seed)
+    for cycle in range(20):
+        proofs = rng.integers(0, 256, SITE.mask.shape).astype(np.uint8)
+        record = random_record(rng, cycle)._replace(proofs=proofs)
+        data = pack_cycle(record, SITE.mask)
+        assert same(record, unpack_cycle(cycle, data, SITE.mask.shape)[0])
+        with pytest.raises(ValueError, match="wrong length"):
+            unpack_cycle(cycle, b"\1" + data[1:], SITE.mask.shape)
+
+
 def test_readings_at_both_ends_of_int16_come_back():
     readings = np.array([[-32768, 32767, -32768, 0], [32767, 32767, -1, 1], [0, -32768, 32767, -32768]], np.int16)
     again, _ = unpack_cycle(0, pack_cycle(calm(0, readings), SITE.mask), SITE.mask.shape)

@@ -174,11 +174,19 @@ def label(
 @app.command()
 def sim(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random; the same gives the same.")] = 0,
-    scenario: Annotated[str, typer.Option(help="calm, lossy, bursts, partition, reboots or chaos.")] = "calm",
+    scenario: Annotated[
+        str, typer.Option(help="calm, lossy, bursts, partition, reboots, loss10, loss30 or chaos.")
+    ] = "calm",
     rows: Annotated[int, typer.Option(min=1, max=255, help="Rows of the site.")] = 7,
     cols: Annotated[int, typer.Option(min=1, max=255, help="Columns of the site.")] = 7,
-    cycles: Annotated[int, typer.Option(max=1_000_000, help="How many cycles, 30 at least.")] = 60,
-    spec: Annotated[str, typer.Option(help="The network: seed, lean or zone.")] = "seed",
+    cycles: Annotated[
+        int | None,
+        typer.Option(max=1_000_000, help="How many, 30 at least, default 60; mode event: 127, default 157."),
+    ] = None,
+    spec: Annotated[
+        str | None, typer.Option(help="The network: seed (the default), lean or zone (in mode event).")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="When nodes speak: always, or event (spec zone).")] = "always",
     holes: Annotated[bool, typer.Option(help="Leave cells out at random.")] = True,
     trace: Annotated[Path | None, typer.Option(help="File to write every event to, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -187,10 +195,11 @@ def sim(
 
     Exit code 1: a promise was broken; the summary says which, when, and how to replay it.
     """
-    from sim.network.simulation import Plan
+    from sim.network.simulation import CYCLES, SPEC_OF_MODE, Plan
     from tools.sim import lines, simulate
 
-    plan = Plan(seed, scenario, rows, cols, cycles, holes, spec)
+    cycles = CYCLES.get(mode, 0) if cycles is None else cycles
+    plan = Plan(seed, scenario, rows, cols, cycles, holes, spec or SPEC_OF_MODE.get(mode, "seed"), mode)
     with _stages() as stage:
         summary = simulate(plan, trace, stage)
     _print_answer(summary, as_json, lines)

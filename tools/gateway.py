@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import keys, running, service
 from gateway.broker import Broker, open_broker
-from gateway.config import GatewayConfig, load_config, next_run
+from gateway.config import MODES, GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
 from gateway.link import Link
 from gateway.rollouts import Order, Rollouts, place
 from gateway.site import Cell, Site
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
+from gateway.twin import NOTHING
 from gateway.upkeep import Upkeep
 from protocol.grid import node_name
 from tools.mesh.files import write_node_files
@@ -51,6 +52,7 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         log.info("site %s, run %d, broker %s at %s:%d", config.site.name, run, broker.name, broker.host, broker.port)
         _write_nodes(config, broker, active.filter_set, key)
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
+        gateway.mode = MODES[config.mode]
         rollouts = Rollouts(store, gateway, link.publish_wave, key)
         rollouts.start(active)
         learner = Learner(config.state, config.site, config.learning.cycles_max, config.limits.threshold)
@@ -161,9 +163,10 @@ class Shown:
 
 def _line(outcome: Outcome) -> str:
     record, decided = outcome.record, outcome.decision
-    nodes = int(record.pooled.sum())
-    word = f"abnormal at block {decided.where}" if decided.abnormal else "normal" if nodes else "nothing heard"
+    nodes, knows = int(record.pooled.sum()), (record.features != NOTHING).any()
+    word = f"abnormal at block {decided.where}" if decided.abnormal else "normal" if knows else "nothing heard"
+    heard = f"{nodes} nodes spoke" if record.proofs is not None else f"{nodes} nodes"
     return (
-        f"cycle {record.cycle}: {word}, score {decided.scores[1]:.3f}, {nodes} nodes, {record.late} late, "
+        f"cycle {record.cycle}: {word}, score {decided.scores[1]:.3f}, {heard}, {record.late} late, "
         f"{outcome.exact.equal} of {outcome.exact.compared} features exact"
     )

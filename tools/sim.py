@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sim.network.simulation import Plan, Simulation
+from gateway.config import MODES
+from sim.network.simulation import CYCLES, SPEC_OF_MODE, Plan, Simulation
 from tools.model_choice import Stage
 
 TRIAL_SEEDS = 200
@@ -43,6 +44,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
         f"faults     {faults or 'none'}",
         f"exact      {exact['equal']} of {exact['compared']} features equal the reference",
         f"late       {summary['late']} values",
+        *_event_lines(summary["event"]),
         f"filters    {filters['confirmed']} nodes confirmed version {filters['newest']}",
         f"roll-outs  {filters['ordered']}, {filters['refused']} of them refused",
         f"checked    {checked}",
@@ -54,18 +56,38 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return [*found, f"replay     {summary['replay']}"] if summary["broken"] else found
 
 
-def trial(seeds: range, scenario: str, processes: int) -> list[dict[str, Any]]:
-    """Simulate 7 x 7 sites with holes over 60 cycles, one for each seed, in processes side by side.
+def _event_lines(event: dict[str, Any] | None) -> list[str]:
+    """What mode event came to while there were faults, and behind them."""
+    if event is None:
+        return []
+    air = event["faults"]["air"]
+    return [
+        f"agreement  {_agreement(event['faults'])}",
+        f"recovered  {_agreement(event['recovered'])}",
+        f"on the air {air['mesh'] + air['up']:.0f} bytes a cycle, {air['up']:.0f} of them to the gateway; "
+        f"beacons {air['beacons']:.0f}, roll-out {air['filters']:.0f}, proofs {air['proofs']:.0f}",
+    ]
+
+
+def _agreement(found: dict[str, Any]) -> str:
+    answers, states = (100 * found[name] / max(found["cycles"], 1) for name in ("answers", "states"))
+    told = f"{found['cycles']} cycles: the answer is that of a full exchange in"
+    return f"{told} {answers:.2f} %, all states in {states:.2f} %, {found['late']} late"
+
+
+def trial(seeds: range, scenario: str, mode: str, processes: int) -> list[dict[str, Any]]:
+    """Simulate 7 x 7 sites with holes, one for each seed, in processes side by side.
 
     Returns the summaries of those in which a promise was broken; each is printed with the command that replays it.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    plans = [Plan(seed, scenario) for seed in seeds]
+    cycles, spec = CYCLES[mode], SPEC_OF_MODE[mode]
+    plans = [Plan(seed, scenario, cycles=cycles, spec=spec, mode=mode) for seed in seeds]
     failed = []
     # Fresh processes: a fork would copy the threads of ONNX Runtime.
     with multiprocessing.get_context("spawn").Pool(processes) as pool, Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"{scenario}, seeds {seeds.start} to {seeds.stop - 1}", total=len(plans))
+        task = bar.add_task(f"{scenario}, mode {mode}, seeds {seeds.start} to {seeds.stop - 1}", total=len(plans))
         for summary in pool.imap_unordered(_run, plans):
             bar.advance(task)
             if summary["broken"]:
@@ -85,11 +107,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=TRIAL_SEEDS, help="how many")
     parser.add_argument("--scenario", default="chaos")
+    parser.add_argument("--mode", choices=MODES, default="always")
     parser.add_argument("--processes", type=int, default=TRIAL_PROCESSES)
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds)
-    failed = trial(seeds, options.scenario, options.processes)
-    print(f"{len(seeds) - len(failed)} of {len(seeds)} seeds kept every promise ({options.scenario})")
+    failed = trial(seeds, options.scenario, options.mode, options.processes)
+    kept = f"{len(seeds) - len(failed)} of {len(seeds)} seeds kept every promise"
+    print(f"{kept} ({options.scenario}, mode {options.mode})")
     return 1 if failed else 0
 
 

@@ -20,6 +20,7 @@ class Scenario:
 
     Attributes:
         lost: share that is lost.
+        lost_in_mesh: share that is lost between nodes, whatever is lost elsewhere.
         broken_sets: share of the filter sets handed to a node in the middle of which its connection breaks.
         bursts: share with which a burst begins: their link loses everything for up to `burst_ms_max`.
         late: share that takes up to `late_ms_max`.
@@ -34,6 +35,7 @@ class Scenario:
     """
 
     lost: float = 0.0
+    lost_in_mesh: float = 0.0
     broken_sets: float = 0.0
     bursts: float = 0.0
     burst_ms_max: int = 30_000
@@ -56,6 +58,8 @@ SCENARIOS = {
     "bursts": Scenario(bursts=0.002, jitter_ms=20),
     "partition": Scenario(partitions=0.15, jitter_ms=10),
     "reboots": Scenario(reboots=0.01, gateway_restarts=0.05, broker_restarts=0.05, strikes=0.15, jitter_ms=10),
+    "loss10": Scenario(lost_in_mesh=0.1),
+    "loss30": Scenario(lost_in_mesh=0.3),
     "chaos": Scenario(
         lost=0.02,
         broken_sets=0.1,
@@ -85,8 +89,8 @@ class Links:
 
     def __init__(self, scenario: Scenario, source: random.Random):
         """Troubled from the start, unless nothing in the scenario concerns links."""
-        shares = (scenario.lost, scenario.broken_sets, scenario.bursts, scenario.late, scenario.doubled)
-        self.troubled = any(shares) or scenario.jitter_ms > 0
+        lost = scenario.lost, scenario.lost_in_mesh, scenario.broken_sets, scenario.bursts
+        self.troubled = any((*lost, scenario.late, scenario.doubled, scenario.jitter_ms))
         self.cut_off: frozenset[Cell] = frozenset()
         self.lost = self.late = self.doubled = 0
         self._scenario = scenario
@@ -110,7 +114,8 @@ class Links:
         if not self.troubled:
             return (DELAY_MS,)
         scenario, chance = self._scenario, self._random.random
-        if self._in_burst(publisher, subscriber, now_ms) or chance() < scenario.lost:
+        share = scenario.lost if GATEWAY in (publisher, subscriber) else max(scenario.lost, scenario.lost_in_mesh)
+        if self._in_burst(publisher, subscriber, now_ms) or chance() < share:
             self.lost += 1
             return ()
         delay_ms = self._delay_ms()

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from gateway.config import next_run
 from gateway.decision import LIMITS_DEFAULT
 from gateway.gateway import Gateway, Outcome, Timing
-from gateway.model import Model
+from gateway.model import SIGN, Model, NodeLayer
 from gateway.rollouts import Order, Rollouts, place
 from gateway.service import Recorder
 from gateway.site import Site
@@ -33,6 +35,8 @@ BEGIN_S = 1_700_000_000
 # A gateway that ends because of its disk is started again after so long.
 AGAIN_MS = 5_000
 CONNECT_MS = 1
+# By so much other filters with a sign differ.
+CHANGE_CCEL = 20
 
 
 class SimulatedStore(Store):
@@ -53,7 +57,7 @@ class GatewayShell:
         is_up: it runs.
         connected: to the broker.
         wave: the signed set that its connection publishes again each time, b"" before the first.
-        reports: payloads that came in since the cycle opened.
+        reports: payloads of reports, and of states in mode event, that came in since the cycle opened.
         postponed: looks at the roll-outs that the store cut short.
         connect, publish_beacon, publish_wave: the connection's; set by who joins the parts.
         on_outcome: called with each Outcome and whether it was stored, once that is settled.
@@ -62,9 +66,12 @@ class GatewayShell:
         on_fault: called with what the gateway raised.
     """
 
-    def __init__(self, folder: Path, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock):
-        """Make the state folder, with the model as the one that decides; it runs from the first `start` on."""
-        self._folder, self._site, self._key, self._clock = folder, site, key, clock
+    def __init__(self, folder: Path, site: Site, model: Model, key: Ed25519PrivateKey, clock: Clock, mode: int):
+        """Make the state folder, with the model as the one that decides; it runs from the first `start` on.
+
+        In mode event (`mode` as in protocol/beacon.py) every node is asked for its proof in each cycle.
+        """
+        self._folder, self._site, self._key, self._clock, self._mode = folder, site, key, clock, mode
         with Store(folder, site, create=True) as store:
             first = place(store, key, Order(model, "to start with"), 0, self._now_s())
             self.newest = first.model.filters.version
@@ -115,6 +122,7 @@ class GatewayShell:
             raise StoreError(f"{store.path}: no model is active")
         run = next_run(self._folder, max(store.last_run() or 0, RUN_FLOOR))
         self.gateway = Gateway(self._site, active.model, TIMING, run, LIMITS_DEFAULT)
+        self.gateway.mode, self.gateway.wants_proof = self._mode, True
         self._rollouts = Rollouts(store, self.gateway, self._hand_out, self._key, self._now_s)
         self._recorder = Recorder(store, run, LIMITS_DEFAULT, self._now_s)
         self.is_up = True
@@ -135,7 +143,7 @@ class GatewayShell:
     def take(self, name: str, payload: bytes) -> None:
         """A message comes in."""
         if self.is_up and self.connected:
-            if frame.kind_of(payload) == frame.REPORT:
+            if frame.kind_of(payload) in (frame.REPORT, frame.STATE):
                 self.reports.append(payload)
             self._in_run(self.gateway.run, self.gateway.on_message, name, payload)
             self._is_dirty = True
@@ -208,6 +216,17 @@ class GatewayShell:
 
 
 def changed(model: Model) -> Model:
-    """Filters a little different, so that a mixed cycle shows: each layer's biases one step of its output higher."""
-    layers = tuple(replace(layer, bias=layer.bias + (1 << layer.shift)) for layer in model.filters.layers)
+    """Filters a little different, so that a mixed cycle shows.
+
+    Each layer's biases are one step of its output higher; with a sign, differences smaller by CHANGE_CCEL are abnormal.
+    """
+    layers = tuple(replace(layer, bias=layer.bias + _raised(layer)) for layer in model.filters.layers)
     return replace(model, filters=replace(model.filters, layers=layers))
+
+
+def _raised(layer: NodeLayer) -> NDArray[np.int32]:
+    """By how much biases rise: int32 [filters]. A filter of a sign that looks at nothing keeps on saying nothing."""
+    if layer.activation != SIGN:
+        return np.full(layer.filters, 1 << layer.shift, np.int32)
+    largest: NDArray[np.int32] = np.abs(layer.weights.astype(np.int32)).max(axis=(1, 2))
+    return CHANGE_CCEL * largest

@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 
@@ -39,6 +40,19 @@ class Journal:
         """Something else happened."""
         if self._trace:
             self._trace.write(json.dumps({"ms": now_ms, "what": what, **facts}) + "\n")
+
+
+@contextmanager
+def logs_taken(journal: Journal, now_ms: Callable[[], int]) -> Iterator[None]:
+    """What the gateway logs goes into a journal and nowhere else; `now_ms`: the virtual time."""
+    log, handler = logging.getLogger("gateway"), LogEvents(journal, now_ms)
+    propagated, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
 
 
 class LogEvents(logging.Handler):

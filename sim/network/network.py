@@ -36,6 +36,7 @@ class Network:
         sets: filter sets, retained and under way.
         dirty: nodes that something came in for, to be polled at the end of this ms.
         is_up: the broker runs.
+        on_frame: called with a shell, destination and frame whenever a node sends one, lost or not.
         check: called with a shell whenever its node has taken a step.
         on_fault: called with a shell and what its node raised.
     """
@@ -48,6 +49,7 @@ class Network:
         self.sets: Sets
         self.dirty: dict[Cell, NodeShell] = {}
         self.is_up = True
+        self.on_frame: Callable[[NodeShell, int, bytes], None] = _nothing
         self.check: Callable[[NodeShell], None] = _nothing
         self.on_fault: Callable[[NodeShell, Exception], None] = _raise
         self._random = source
@@ -161,6 +163,7 @@ class Network:
         shell.stream_free_ms = self.clock.now_ms
         self._publish_kept(shell, _ABOUT, json.dumps(shell.about()).encode())
         self._publish_kept(shell, _STATE, b"ready")
+        shell.node.rejoined = True
         if shell.is_entry:
             self.sets.hand(GATEWAY, shell)
         self.dirty[shell.cell] = shell
@@ -228,6 +231,7 @@ class Network:
         if not shell.connected:
             return  # as the MQTT client does
         self.journal.sent(self.clock.now_ms, shell.topics[destination], data)
+        self.on_frame(shell, destination, data)
         if destination == TO_HALO:
             self._spread(shell.cell, shell.halo, data)
         elif destination == TO_BLOCK:
@@ -264,8 +268,8 @@ class Network:
         self.dirty[shell.cell] = shell
 
 
-def _nothing(_shell: NodeShell) -> None:
-    """Check nothing."""
+def _nothing(*_: object) -> None:
+    """Nobody looks."""
 
 
 def _raise(_shell: NodeShell, error: Exception) -> None:

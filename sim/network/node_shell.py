@@ -90,6 +90,10 @@ class NodeShell:
         self._origin = TICKS_PERIOD - source.randrange(1, WRAPS_WITHIN_MS) - now_ms
         self.due_ms, self.timer_ms = now_ms, -1
 
+    def reading(self, cycle: int) -> int | None:
+        """What its sensor gives in a cycle."""
+        return self._sensor.read(cycle)
+
     def ticks(self, now_ms: int) -> int:
         """What the node's own clock shows."""
         return (self._origin + now_ms) & _TICKS_MASK

@@ -8,6 +8,9 @@ exact   every feature that can be recomputed equals the twin's
 mixed   a cycle's units are all reported by frames of the cycle's filter version
 rising  the highest version that a node ever held never goes down, over resets too
 calm    without faults nothing is late, and every node takes part
+states  mode event: without faults, and RECOVERY_CYCLES after the last one, every node's own state is that of a full
+        exchange. `exact` is then promised without faults only: a state that is lost on its way to the gateway may be
+        acknowledged with another one of its block, and is not said again before it changes
 wave    some time after the last fault every node has confirmed the newest filters
 """
 
@@ -18,15 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware import slots
+from firmware.quiet import HEARTBEAT
 from gateway.cycles import members_of
 from gateway.gateway import Outcome
 from gateway.site import Cell, Site
 from protocol import frame
 from protocol.filter_set import CONFIRMED, PHASES, STAGED, TRIAL
 from protocol.report import Report
+from sim.network.agreement import Judged
 from sim.network.node_shell import NodeShell
 
-NAMES = ("P1", "P3", "P4", "P5", "P6", "exact", "mixed", "rising", "calm", "wave")
+NAMES = ("P1", "P3", "P4", "P5", "P6", "exact", "mixed", "rising", "calm", "states", "wave")
+# Mode event: the second heartbeat behind a fault is over.
+RECOVERY_CYCLES = 2 * HEARTBEAT + 1
 # So many broken promises are kept; the first one is what matters.
 KEPT_MAX = 20
 
@@ -90,13 +97,24 @@ class Promises:
             self._confirmed[shell.cell] = version
         self._check_flash(shell, version, now_ms)
 
-    def check_outcome(self, outcome: Outcome, reports: list[bytes], run: int, now_ms: int) -> None:
-        """After each cycle; `reports` are the payloads that came in for it or at the same time."""
+    def check_exact(self, outcome: Outcome, now_ms: int) -> None:
+        """After each cycle; in mode event after those of a scenario without faults."""
         record, exact = outcome.record, outcome.exact
         self.checked["exact"] += exact.compared
         if exact.equal != exact.compared:
             wrong = exact.compared - exact.equal
             self.fail("exact", now_ms, "gateway", f"cycle {record.cycle}: {wrong} of {exact.compared} features differ")
+
+    def check_states(self, judged: Judged, now_ms: int) -> None:
+        """After each cycle of mode event in which nothing can be wrong any more."""
+        self.checked["states"] += 1
+        if judged.wrong or judged.unproven:
+            nodes = f"states of {list(judged.wrong)[:4]} differ, {list(judged.unproven)[:4]} proved none"
+            self.fail("states", now_ms, "nodes", f"cycle {judged.cycle}: {nodes}")
+
+    def check_mixed(self, outcome: Outcome, reports: list[bytes], run: int, now_ms: int) -> None:
+        """After each cycle; `reports` are the payloads that came in for it or at the same time."""
+        record = outcome.record
         self.checked["mixed"] += int(record.pooled.sum())
         unknown = record.pooled & ~self._spoken_of(reports, run, record.cycle, outcome.filter_version)
         if unknown.any():
@@ -106,7 +124,8 @@ class Promises:
     def check_calm(self, outcome: Outcome, now_ms: int) -> None:
         """After a cycle in a scenario without faults."""
         self.checked["calm"] += 1
-        missing = int((self._site.mask & ~outcome.record.pooled).sum())
+        took_part = outcome.record.pooled if outcome.record.proofs is None else outcome.record.has_reading
+        missing = int((self._site.mask & ~took_part).sum())
         if outcome.record.late or missing:
             what = f"cycle {outcome.record.cycle}: {outcome.record.late} values late, {missing} nodes missing"
             self.fail("calm", now_ms, "gateway", what)
@@ -137,14 +156,19 @@ class Promises:
             self.fail("rising", now_ms, shell.name, f"its flash says {highest} is the highest")
 
     def _spoken_of(self, reports: list[bytes], run: int, cycle: int, version: int) -> NDArray[np.bool_]:
-        """Cells that reports of exactly this cycle and version pooled, bool [rows, cols]."""
+        """Cells that reports or states of exactly this cycle and version gave, bool [rows, cols]."""
         cells = np.zeros((self._site.rows + 1, self._site.cols + 1), np.bool_)
         for data in reports:
             same_cycle = frame.run_of(data) == run & 0xFF and frame.cycle_of(data, cycle) == cycle
-            if same_cycle and frame.version_of(data) == version & 0xFFFF:
-                pooled = Report(data).pooled
-                for corner, member in enumerate(members_of((frame.row_of(data), frame.col_of(data)))):
-                    cells[member] |= bool(pooled >> corner & 1)
+            if not same_cycle or frame.version_of(data) != version & 0xFFFF:
+                continue
+            sender = frame.row_of(data), frame.col_of(data)
+            if frame.kind_of(data) == frame.STATE:
+                cells[sender] = True
+                continue
+            pooled = Report(data).pooled
+            for corner, member in enumerate(members_of(sender)):
+                cells[member] |= bool(pooled >> corner & 1)
         return cells[:-1, :-1]
 
 

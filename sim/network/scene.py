@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,24 @@ HOLES_SHARE_MAX = 0.3
 # Readings: a level, each cell's own offset, and noise large enough to make most features differ, ccel.
 LEVEL_CCEL, OFFSET_CCEL, NOISE_CCEL = 2_200, 200, 250
 READINGS_LEN = 64
+# Mode event: quiet cells that drift, and so many times a cell that is warm for some cycles, in some of them too little.
+DRIFT_CCEL, DRIFT_KEPT = 35, 0.9
+WARM_TIMES, WARM_CYCLES_MAX = 6, 12
+WARM_CCEL_MIN, WARM_CCEL_MAX = 200, 700
+
+
+class Scene(NamedTuple):
+    """Who is there, what decides at first, and what sensors give.
+
+    Attributes:
+        site: where nodes stand.
+        model: filters and head.
+        readings: of each cell in the site's order, int16 ccel or None cycle by cycle; they begin again where they end.
+    """
+
+    site: Site
+    model: Model
+    readings: list[list[int | None]]
 
 
 def make_site(rows: int, cols: int, source: random.Random | None) -> Site:
@@ -39,6 +58,24 @@ def make_readings(seed: int, cells: int, silent: float) -> list[list[int | None]
     draw = np.random.default_rng(seed)
     offsets = draw.normal(0, OFFSET_CCEL, (cells, 1))
     values = LEVEL_CCEL + offsets + draw.normal(0, NOISE_CCEL, (cells, READINGS_LEN))
+    return _columns(draw, values, silent)
+
+
+def make_quiet_readings(seed: int, cells: int, silent: float) -> list[list[int | None]]:
+    """The same for mode event: about half of the cycles are abnormal, and most nodes have nothing to say in most."""
+    draw = np.random.default_rng(seed)
+    values = LEVEL_CCEL + draw.normal(0, DRIFT_CCEL, (cells, READINGS_LEN))
+    for cycle in range(1, READINGS_LEN):
+        values[:, cycle] += DRIFT_KEPT * (values[:, cycle - 1] - LEVEL_CCEL)
+    for _ in range(WARM_TIMES):
+        first = int(draw.integers(READINGS_LEN))
+        warm = slice(first, first + int(draw.integers(1, WARM_CYCLES_MAX + 1)))
+        values[draw.integers(cells), warm] += draw.integers(WARM_CCEL_MIN, WARM_CCEL_MAX)
+    return _columns(draw, values, silent)
+
+
+def _columns(draw: np.random.Generator, values: NDArray[np.float64], silent: float) -> list[list[int | None]]:
+    """Values as readings, cell by cell; a share of them is missing."""
     there = draw.random(values.shape) >= silent
     return [
         [int(value) if there_is else None for value, there_is in zip(*column, strict=True)]

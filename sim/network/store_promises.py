@@ -1,5 +1,7 @@
 """What must hold of the gateway's store, as far as it exists; what broke goes to promises.py.
 
+A report is that of a block's owner; in mode event the state of one node takes its place.
+
 P1      what a beacon acknowledges is in the store: the cycle, and every report of it that came in. It stays there over
         restarts, and a cycle that could not be stored is never acknowledged
 P3      each cycle that was stored is there once, in the order decided, and no other; it holds what reports of this very
@@ -27,10 +29,10 @@ SCORE_TOLERANCE = 1e-5
 
 
 class Said(NamedTuple):
-    """A report that came in: who sent it, what it says, its bytes."""
+    """A report or a state that came in: who sent it, what it says (None: a state), its bytes."""
 
     owner: Cell
-    report: Report
+    report: Report | None
     data: bytes
 
     @property
@@ -38,8 +40,19 @@ class Said(NamedTuple):
         """Its block: (row, column)."""
         return block_of(self.owner)
 
-    def members(self, mask: int) -> list[Cell]:
-        """The cells of a mask of corners."""
+    @property
+    def pooled(self) -> list[Cell]:
+        """The cells whose unit or state it gives."""
+        if self.report is None:
+            return [self.owner] if self.data[frame.HEADER_SIZE] < frame.STATE_NONE else []
+        return self._members(self.report.pooled)
+
+    @property
+    def spoken_of(self) -> list[Cell]:
+        """These, and those that it says to have no reading."""
+        return [self.owner] if self.report is None else self._members(self.report.pooled | self.report.no_reading)
+
+    def _members(self, mask: int) -> list[Cell]:
         return [cell for corner, cell in enumerate(members_of(self.owner)) if mask >> corner & 1]
 
 
@@ -102,13 +115,16 @@ class StorePromises:
         """Whether each unit is as a report of this cycle and version gave it."""
         record, version = found.outcome.record, found.outcome.filter_version & 0xFFFF
         known = {unit for words in said if frame.version_of(words.data) == version for unit in _units(words)}
+        in_event = record.proofs is not None  # a reading is then that of the proof, which is in no report
         for row, col in np.argwhere(record.pooled).tolist():
-            reading = int(record.readings_ccel[row, col]) if record.has_reading[row, col] else None
+            reading = int(record.readings_ccel[row, col]) if record.has_reading[row, col] and not in_event else None
             if ((row, col), reading, bytes(record.absence[:, row, col])) not in known:
                 self._fail("P3", now_ms, f"cycle {record.cycle}: no report of it gave the unit stored for {(row, col)}")
 
     def _check_keys(self, key: tuple[int, int], said: list[Said], now_ms: int) -> None:
         for words in said:
+            if words.report is None:
+                continue
             name = words.owner, words.report.boot, words.report.seq
             if self._cycle_of.setdefault(name, (*key, words.data)) != (*key, words.data):
                 self._fail("P3", now_ms, f"cycle {key}: report {name} is also in cycle {self._cycle_of[name][:2]}")
@@ -134,23 +150,25 @@ def _said_in(key: tuple[int, int], payloads: list[bytes]) -> list[Said]:
     found = []
     for data in payloads:
         if frame.run_of(data) == run & 0xFF and frame.cycle_of(data, cycle) == cycle:
-            found.append(Said((frame.row_of(data), frame.col_of(data)), Report(data), data))
+            report = Report(data) if frame.kind_of(data) == frame.REPORT else None
+            found.append(Said((frame.row_of(data), frame.col_of(data)), report, data))
     return found
 
 
 def _units(words: Said) -> list[tuple[Cell, int | None, bytes]]:
     """Cell, reading and absence bytes of each unit that a report pooled."""
     report = words.report
+    if report is None:
+        return [(cell, None, b"\0") for cell in words.pooled]
     corners = [corner for corner in range(CORNERS) if report.pooled >> corner & 1]
-    cells = words.members(report.pooled)
-    return [(cell, report.readings[k], bytes(report.absence[k])) for cell, k in zip(cells, corners, strict=True)]
+    units = zip(words.pooled, corners, strict=True)
+    return [(cell, report.readings[corner], bytes(report.absence[corner])) for cell, corner in units]
 
 
 def _holds(record: Record, words: Said) -> bool:
     """Whether a record holds every member that a report spoke of, and of each feature as much or more."""
     report = words.report
-    if report.pooled and (record.features[words.block] < np.frombuffer(report.features, np.uint8)).any():
+    if report and report.pooled and (record.features[words.block] < np.frombuffer(report.features, np.uint8)).any():
         return False
-    spoken_of = words.members(report.pooled | report.no_reading)
-    in_pool = all(record.pooled[cell] for cell in words.members(report.pooled))
-    return in_pool and all(record.pooled[cell] or record.no_reading[cell] for cell in spoken_of)
+    in_pool = all(record.pooled[cell] for cell in words.pooled)
+    return in_pool and all(record.pooled[cell] or record.no_reading[cell] for cell in words.spoken_of)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.config import MODES
 from gateway.model import SPEC_CHOICE, SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
-from protocol.beacon import MODE_ALWAYS, MODE_EVENT
 from protocol.grid import node_name
 from sim.field.lounge import simulate
 from tools import readings as readings_file
@@ -22,7 +22,6 @@ CYCLES = 48
 CYCLES_AMQTT = 12
 CYCLES_MAX = 1_000_000
 DAYS = 60
-MODES = {"always": MODE_ALWAYS, "event": MODE_EVENT}
 READINGS_SITE = "readings"
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway import keys, ledger, service, wave
 from gateway.acceptance import Trained, train
 from gateway.broker import Broker, open_broker
+from gateway.config import MODES
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.link import Link
 from gateway.samples import samples_of
@@ -23,7 +24,7 @@ from protocol.beacon import MODE_EVENT
 from protocol.grid import node_name
 from tools.demo.bill import bill
 from tools.demo.judged import accuracy, places, wrong_heaps, wrong_readings
-from tools.demo.plan import MODES, Options, make_plan, only_ours
+from tools.demo.plan import Options, make_plan, only_ours
 from tools.mesh.mesh import Mesh
 from tools.model_choice import Stage, choose_model
 from tools.results import Results
