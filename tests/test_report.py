@@ -218,6 +218,11 @@ def test_the_worst_room_and_the_longest_time_are_not_means():
     assert (0, 1) == found.rooms
 
 
+@pytest.mark.parametrize(("numbers", "expected"), [((0, 1, 2), "0-2"), ((4,), "4"), ((0, 2), "0, 2")])
+def test_rooms_in_a_row_are_told_by_the_first_and_the_last(numbers, expected):
+    assert expected == summary({room: report_rooms.room() for room in numbers}).rooms_text
+
+
 def test_schemes_stand_in_the_order_of_their_modes_and_thresholds():
     names = list(summary({0: report_rooms.room()}).schemes)
     assert ["send_on_change 12", "send_on_change 25"] == names[3:5]
@@ -314,7 +319,7 @@ def test_where_nobody_is_given_up_no_death_is_noticed():
 def test_the_page_says_what_was_found_and_which_promise_is_missed():
     report = summary({0: report_rooms.room(scheme(98.0, 700.0))})
     text = page(report, verdicts(report), "thermesh report traffic --rooms 0")
-    assert "`thermesh report traffic --rooms 0`: rooms 0 of" in text
+    assert "`thermesh report traffic --rooms 0`: the mean of rooms 0 of" in text
     assert "without heartbeats | 700 bytes | **missed** |" in text
     assert "| **zone, mode event** | 98.00 | 98.00 | 100.00 | 23.3 | 700 | 800 | 3,700 | 1,400 | 6,300 | 2.0 |" in text
     assert "| one empty frame, the least that can be said | - | - | - |" in text

@@ -66,11 +66,11 @@ def _control_traffic(report: Report) -> str:
     event, raw, none = (report.schemes[name] for name in (EVENT, _AGGREGATED, "changes_only"))
     star, tree = _times(event.star_total, raw.star_total), _times(event.tree_total, raw.tree_total)
     return (
-        f"**Control traffic is on the bill.** Beacons and health messages alone are {_bytes(none.star_total)} in the "
-        f"star and {_bytes(none.tree_total)} in the tree. With them mode event comes to {_bytes(event.star_total)} "
-        f"and {_bytes(event.tree_total)}, raw readings aggregated to {_bytes(raw.star_total)} and "
-        f"{_bytes(raw.tree_total)}: mode event takes {star} and {tree} of it. Who asks for health more often has less "
-        "and less to save by silence."
+        "**Control traffic is on the bill.** Beacons and health messages alone are "
+        f"{_bytes(none.star_total - none.star)} in the star and {_bytes(none.tree_total - none.tree)} in the tree. "
+        f"With them mode event comes to {_bytes(event.star_total)} and {_bytes(event.tree_total)}, raw readings "
+        f"aggregated to {_bytes(raw.star_total)} and {_bytes(raw.tree_total)}: mode event takes {star} and {tree} of "
+        "it. Who asks for health more often has less and less to save by silence."
     )
 
 
@@ -85,7 +85,7 @@ def _batteries(report: Report) -> str:
         f"{by_mean[EVENT]:,.0f}, for in silence everybody listens, with a wake tone {tone:,.0f}; the least of raw "
         f"gather and mode event {by_mean[mean]:,.0f} ({title(mean)}). The hottest node: mode event "
         f"{by_hottest[EVENT]:,.0f}, raw readings aggregated {by_hottest[_AGGREGATED]:,.0f}, the least "
-        f"{by_hottest[hottest]:,.0f} ({title(hottest)}). Without a word, control traffic alone, the mean node "
+        f"{by_hottest[hottest]:,.0f} ({title(hottest)}). With next to nothing said but control traffic it "
         f"needs {_idle(report):,.0f}: sleep and the wait for beacons."
     )
 

@@ -6,9 +6,9 @@ the closed-form rule: of raw readings those of this cycle, of send-on-change the
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway import rule
 from gateway.alternatives import THRESHOLD_CCEL
@@ -24,10 +24,11 @@ from tools.zones import TRAIN
 from tools.zones_loss import LOSSES, POLICIES, WARM, faults_of, figures, run_later
 
 REPORTED = ("1 x, heartbeat 48", "1 x, watched 2 x", "1 x, watched 2 x, rested 48", "2 x, watched 4 x")
-RAW, CHANGED = "raw readings", f"readings that moved by {THRESHOLD_CCEL} ccel"
+RAW, CHANGED = "raw readings", f"readings that moved by more than {THRESHOLD_CCEL / 100:.2f} degrees"
 READING_BYTES = AIR_OVERHEAD + HEADER_SIZE + 2
 
 Row = dict[str, float]
+Bools = NDArray[np.bool_]
 
 
 def under_loss(
@@ -66,7 +67,7 @@ def gathered_under(site: Site, samples: Samples, faults: Faults) -> dict[str, Ro
     moved = words(later.readings_ccel, present, site, THRESHOLD_CCEL, heartbeats=False)
     heard = moved.said & present & arrives
     view, known = _last_heard(moved, heard)
-    ways: dict[str, Any] = {
+    ways = {
         RAW: (rule.abnormal(later.readings_ccel, present & arrives), present),
         CHANGED: (rule.abnormal(view, known), moved.said & alive),
     }
@@ -79,7 +80,7 @@ def gathered_under(site: Site, samples: Samples, faults: Faults) -> dict[str, Ro
     }
 
 
-def _lost(site: Site, cycles: int, faults: Faults) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _lost(site: Site, cycles: int, faults: Faults) -> Bools:
     """Whose one frame of a cycle the gateway does not hear: bool [cycles, rows, cols]."""
     links, found = Links(site.mask.size, faults), []
     for cycle in range(cycles):
@@ -88,9 +89,7 @@ def _lost(site: Site, cycles: int, faults: Faults) -> np.ndarray[Any, np.dtype[n
     return np.array(found)
 
 
-def _last_heard(
-    moved: Words, heard: np.ndarray[Any, np.dtype[np.bool_]]
-) -> tuple[np.ndarray[Any, np.dtype[np.int16]], np.ndarray[Any, np.dtype[np.bool_]]]:
+def _last_heard(moved: Words, heard: Bools) -> tuple[NDArray[np.int16], Bools]:
     """The last reading of each node that arrived, and whether there is one; the dead keep theirs: nobody knows."""
     view, known = np.zeros_like(moved.view_ccel), np.zeros_like(heard)
     last, any_yet = np.zeros_like(moved.view_ccel[0]), np.zeros_like(heard[0])

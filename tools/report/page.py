@@ -6,13 +6,14 @@ from gateway.ledger import AIR_OVERHEAD
 from tools.report import tables
 from tools.report.charge import HEALTH_EVERY, HEALTH_FRAMES
 from tools.report.choice import choices
+from tools.report.rooms import ALL_ROOMS
 from tools.report.summary import Report
 from tools.report.verdicts import Verdict
 from tools.zones import TEST, TRAIN
 from tools.zones_loss import CYCLES_A_DAY
 
 _WHAT = """
-`{command}`: rooms {rooms} of the simulated lounge,
+`{command}`: the mean of rooms {rooms} of the simulated lounge,
 17 x 25 nodes, a cycle every half hour, split as it happened: models learned from the first {train:,} cycles, all is
 judged on the {test} behind them, cycle by cycle without hysteresis, by the label of the site's rule. Simulated, not
 measured on boards. Figures, verdicts and the direction of each comparison are computed.
@@ -77,16 +78,15 @@ def page(report: Report, found: list[Verdict], command: str) -> str:
         found: what was promised, and whether it holds.
         command: that makes it again.
     """
-    rooms = ", ".join(map(str, report.rooms))
     notes = _SCHEME_NOTES.format(
         overhead=AIR_OVERHEAD, health_every=HEALTH_EVERY, health_frames=HEALTH_FRAMES, state=STATE_SIZE
     )
     energy = _ENERGY_NOTES.format(nrf=NRF52840, esp=ESP32_ESPNOW, wifi=ESP32_WIFI, window_ms=1000 * window_s(NRF52840))
     parts = [
         "# Accuracy over bytes",
-        _WHAT.format(command=command, rooms=rooms, train=TRAIN, test=TEST),
+        _WHAT.format(command=command, rooms=report.rooms_text, train=TRAIN, test=TEST),
         "![Accuracy over bytes a cycle](traffic.png)",
-        "## What was promised",
+        f"## What was promised of rooms {ALL_ROOMS}",
         _joined(tables.verdict_table(found)),
         "## Right, and at what price",
         _joined(tables.scheme_table(report)),

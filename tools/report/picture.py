@@ -96,7 +96,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set(xscale="log", xlabel="bytes a cycle on the air, 425 nodes, without loss and control traffic")
     lowest = min(point.accuracy for family in FAMILIES for _, found in _lines(report, family) for point in found)
     axes.set(ylabel="cycles decided right, %", ylim=(min(lowest, ACCURACY_MIN) - _BELOW, _TOP))
-    axes.set_title(f"Accuracy over bytes; rooms: {len(report.rooms)}")
+    axes.set_title(f"Accuracy over bytes, mean of rooms {report.rooms_text}")
     axes.grid(alpha=0.25, which="both")
     axes.legend(loc="lower right", framealpha=1)
     figure.savefig(path)

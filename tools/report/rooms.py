@@ -5,6 +5,7 @@ says all that it came from: what was asked for, and the sources that computed it
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from tools.report.room import simulated, stages
 
 ROOM_MAX = 2**31 - 1
 ROOMS_MAX = 1_000
+# What was promised was promised of these.
+ALL_ROOMS, QUICK_ROOMS = "0-9", "0"
 _KEY_LEN = 16
 _ROOT = Path(__file__).resolve().parents[2]
 # What a room's figures come from; tables and pictures may change without simulating anew.
@@ -75,12 +78,17 @@ def finished(
         path = folder / f"room-{room}-{key}.json"
         kept = _read(path)
         if kept is None:
-            counter = iter(range(done + 1, to_do + 1))
-            kept = simulated(room, thresholds_ccel, lambda counter=counter: progress(next(counter), to_do))  # type: ignore[misc]
+            kept = simulated(room, thresholds_ccel, _counted(progress, done, to_do))
             _write(path, kept)
         found[room] = kept
     progress(to_do, to_do)
     return found
+
+
+def _counted(progress: Progress, done: int, to_do: int) -> Callable[[], None]:
+    """What tells of one stage more each time."""
+    stage = itertools.count(done + 1)
+    return lambda: progress(next(stage), to_do)
 
 
 def _key(thresholds_ccel: tuple[int, ...]) -> str:

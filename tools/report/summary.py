@@ -42,6 +42,13 @@ class Report(NamedTuple):
     steps: dict[str, dict[str, float]]
 
     @property
+    def rooms_text(self) -> str:
+        """0-9, or the numbers themselves."""
+        first, last = self.rooms[0], self.rooms[-1]
+        in_a_row = last - first == len(self.rooms) - 1 > 0
+        return f"{first}-{last}" if in_a_row else ", ".join(map(str, self.rooms))
+
+    @property
     def raw_gather(self) -> list[str]:
         """Names of the ways to bring readings to the gateway."""
         starts = ("raw_gather", "deltas", "send_on_change")

@@ -9,11 +9,9 @@ from tools.change import THRESHOLDS_CCEL
 from tools.model_choice import Stage
 from tools.report.page import page
 from tools.report.picture import check, draw
-from tools.report.rooms import finished, parse_rooms
+from tools.report.rooms import ALL_ROOMS, QUICK_ROOMS, finished, parse_rooms
 from tools.report.summary import summary
 from tools.report.verdicts import Verdict, verdicts
-
-ALL_ROOMS, QUICK_ROOMS = "0-9", "0"
 
 
 def traffic(rooms: str | None, quick: bool, folder: Path, stage: Stage) -> dict[str, Any]:
@@ -50,7 +48,8 @@ def traffic(rooms: str | None, quick: bool, folder: Path, stage: Stage) -> dict[
 def lines(answer: dict[str, Any]) -> list[str]:
     """The verdicts, for people."""
     found = [Verdict(**one) for one in answer["verdicts"]]
-    return [f"{'holds ' if one.holds else 'MISSED'}  {one.what}: {one.figure}" for one in found]
+    head = f"rooms {', '.join(map(str, answer['rooms']))}; promised of the mean of rooms {ALL_ROOMS}:"
+    return [head] + [f"{'holds ' if one.holds else 'MISSED'}  {one.what}: {one.figure}" for one in found]
 
 
 def holds(answer: dict[str, Any]) -> bool:
