@@ -4,8 +4,8 @@ The *view* is what everybody broadcast last, the node itself included; firmware/
 reading may move in silence. Rules, which hold in every order of messages:
 
 - A reading outside the zone is broadcast, and so is the loss of a reading and its return.
-- Once in HEARTBEAT cycles the last word is said again: so a neighbour that says nothing for two of them is gone, and
-  all who heard its last word give it up in the same cycle.
+- Once in HEARTBEAT cycles the last word is said again: so a neighbour that says nothing for longer is gone, and all who
+  heard its last word give it up in the same cycle.
 - Whoever may not know the others' last words, as after a reset, asks for them (a refresh).
 """
 
@@ -17,8 +17,8 @@ from protocol.grid import CENTRE, TAPS
 
 # Cycles; with one of 10 s a node that died is noticed within 8 minutes.
 HEARTBEAT = const(48)
-# A heartbeat may be lost, and the next one is on time.
-GONE = const(2 * 48 + 1)
+# Behind the last word; the one that a living node says at the latest had the whole cycle before to arrive.
+GONE = const(48 + 1)
 _OWN = const(1 << 4)
 _NOBODY = const(255)
 

@@ -46,13 +46,19 @@ class Silence(NamedTuple):
 
     Attributes:
         heard: words of the nodes; nobody has heartbeats.
-        announced: int64 [cycles], limits that were announced without a reading.
+        renewed: int64 [cycles, rows, cols], how often each node announced limits without a reading.
         rounds: int64 [cycles], until nobody spoke.
     """
 
     heard: Words
-    announced: Ints
+    renewed: Ints
     rounds: Ints
+
+    @property
+    def announced(self) -> Ints:
+        """How many limits were announced without a reading, int64 [cycles]."""
+        found: Ints = self.renewed.sum(axis=(1, 2))
+        return found
 
 
 class Units:
@@ -143,13 +149,13 @@ def simulate(
     centred = np.clip(readings_ccel.astype(np.int64) - filters.reference_ccel, READING_MIN, READING_MAX)
     mesh = _Mesh(filters, site, share)
     found = [mesh.cycle(values, here) for values, here in zip(centred, present, strict=True)]
-    views, said, announced, rounds = (np.array(part) for part in zip(*found, strict=True))
+    views, said, renewed, rounds = (np.array(part) for part in zip(*found, strict=True))
     view_ccel = np.where(present, views + filters.reference_ccel, 0).astype(np.int16)
     by_view, by_readings = (twin.activations(filters, each, present, site) for each in (view_ccel, readings_ccel))
     wrong = (present & (by_view != by_readings).any(axis=-1)).any(axis=(1, 2))
     if wrong.any():
         raise ArithmeticError(f"cycle {int(wrong.argmax())}: activations by the view are not those by the readings")
-    return Silence(Words(view_ccel, present, said, np.zeros_like(said)), announced, rounds)
+    return Silence(Words(view_ccel, present, said, np.zeros_like(said)), renewed, rounds)
 
 
 def sizes(filters: Filters, site: Site, share: float | None) -> tuple[int, int]:
@@ -174,15 +180,15 @@ class _Mesh:
         self._had: Bools | None = None
         self._told: Limits | None = None
 
-    def cycle(self, values: Ints, here: Bools) -> tuple[Ints, Bools, int, int]:
-        """One cycle: (view, who said a word, how many announced limits alone, rounds)."""
+    def cycle(self, values: Ints, here: Bools) -> tuple[Ints, Bools, Ints, int]:
+        """One cycle: (view, who said a word, how often each announced limits alone, rounds)."""
         units = Units(self._filters, here, self._site)
-        said, announced, rounds = np.zeros_like(here), 0, 0
+        said, announced, rounds = np.zeros_like(here), np.zeros_like(values), 0
         speaking = self._site.mask if self._had is None else here != self._had
         while True:
             before, self._view = self._view, np.where(speaking & here, values, self._view)
             renewed = self._tell(units, before, speaking & here) & here
-            said, announced = said | speaking, announced + int(renewed.sum())
+            said, announced = said | speaking, announced + renewed
             rounds += int((speaking | renewed).any())
             room = units.room(self._told) if self._told else Limits(*(np.zeros_like(values),) * 2)
             speaking = here & ((values > self._view + room.rise) | (values < self._view - room.fall))

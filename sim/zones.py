@@ -40,16 +40,22 @@ class Traffic(NamedTuple):
     """What was said, cycle by cycle; in the first one everybody speaks, up to the gateway too.
 
     Attributes:
-        broadcasts: int64 [cycles], nodes that said their value, or that they have none.
+        said: bool [cycles, rows, cols], who said its value, or that it has none.
         rounds: int64 [cycles], until nobody spoke.
         upward: bool [cycles, block rows, block cols], whether the block said its state.
         states: bool [cycles, rows, cols], abnormal windows by their corner; False where no reading is.
     """
 
-    broadcasts: Ints
+    said: Bools
     rounds: Ints
     upward: Bools
     states: Bools
+
+    @property
+    def broadcasts(self) -> Ints:
+        """How many nodes said something, int64 [cycles]."""
+        found: Ints = self.said.sum(axis=(1, 2))
+        return found
 
     def bytes_on_air(self, value_size: int, bit_size: int) -> Ints:
         """Per cycle, for payloads of these sizes; one frame for each broadcast and for each block's bit."""
@@ -131,7 +137,7 @@ def simulate(filters: Filters, readings_ccel: NDArray[np.integer], present: Bool
     centred = np.clip(readings_ccel.astype(np.int64) - filters.reference_ccel, READING_MIN, READING_MAX)
     present = present & site.mask
     told, view = np.zeros_like(site.mask), np.zeros(site.mask.shape, np.int64)
-    broadcasts, rounds, states = [], [], []
+    said, rounds, states = [], [], []
     for cycle, (values, here) in enumerate(zip(centred, present, strict=True)):
         windows = Windows(filters, here)
         speaking = site.mask if cycle == 0 else told != here
@@ -139,10 +145,10 @@ def simulate(filters: Filters, readings_ccel: NDArray[np.integer], present: Bool
         found, told = windows.states(values), here
         if np.any(windows.states(view) != found):
             raise ArithmeticError(f"cycle {cycle}: states from the view are not those from the readings")
-        broadcasts.append(int(spoke.sum()))
+        said.append(spoke)
         rounds.append(count)
         states.append(found)
-    return Traffic(np.array(broadcasts), np.array(rounds), _changes(np.array(states), site), np.array(states))
+    return Traffic(np.array(said), np.array(rounds), _changes(np.array(states), site), np.array(states))
 
 
 def _settle(

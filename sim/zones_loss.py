@@ -29,8 +29,8 @@ from sim.zones_faults import NEVER, Blocks, Faults, Links
 ROUNDS_MAX = 64
 # A challenge's payload: a kind, a cycle's low byte, the corner with a mask, four values of 10 bits.
 CHALLENGE_SIZE = 8
-# Neighbours that are silent for so many heartbeats are gone, as in firmware/quiet.py.
-_HEARTBEATS = 2
+# Neighbours that are silent for longer than so many heartbeats are gone, as in firmware/quiet.py.
+_HEARTBEATS = 1
 # Taps of the members C E S SE of each of a node's windows; who is at a place of a window has it as its window of that
 # number: place 1 is E, and E's window 1 is the one whose corner lies W.
 _MEMBERS = np.array(list(zone.WINDOWS)).reshape(len(WINDOW_TAPS), len(WINDOW_TAPS))

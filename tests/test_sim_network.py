@@ -97,7 +97,7 @@ def test_whatever_a_node_raises_breaks_a_promise_and_names_the_place(seed):
     summary = run(Plan(seed, "calm", **SMALL, holes=False), sabotage)
     assert {"P6"} == broken(summary)
     assert "AttributeError" in summary["broken"][0]["what"]
-    assert "firmware/node.py" in summary["broken"][0]["what"]
+    assert "firmware/layerwise.py" in summary["broken"][0]["what"]
 
 
 def test_the_command_prints_one_json_object_writes_the_trace_and_replays_itself(tmp_path, seed):

@@ -99,14 +99,14 @@ def room_models(site: Site, room: int) -> tuple[dict[str, Model], Samples]:
         start = load_start(name, site)
         if start is None:
             raise FileNotFoundError(f"weights: there are none of {name} for this site; run python -m tools.fit_start")
-        models[name], _ = _learned(start, site, samples)
+        models[name], _ = learned(start, site, samples)
     return models, samples
 
 
 def in_mode_always(name: str, model: Model, site: Site, samples: Samples) -> Row:
     """A model of `room_models` when everything is said in each cycle."""
     right = accuracy(model, site, samples.part(slice(TRAIN, None)))
-    sent = _later(model, always(samples.readings_ccel, samples.present, site), site)
+    sent = later_traffic(model, always(samples.readings_ccel, samples.present, site), site)
     size = _mean_bytes(sent)
     return Row(f"{name} always", right, right, right, False, _mean_frames(sent), size, size, _hottest(sent))
 
@@ -116,9 +116,9 @@ def in_mode_change(name: str, model: Model, site: Site, samples: Samples, thresh
     later = slice(TRAIN, None)
     heard = words(samples.readings_ccel, samples.present, site, threshold_ccel)
     stale = Samples(heard.view_ccel, heard.present, samples.abnormal)
-    tuned, taken = (model, False) if name == RULE else _learned(model, site, stale)
-    sent = _later(tuned, heard, site)
-    rested = _later(tuned, words(samples.readings_ccel, samples.present, site, threshold_ccel, heartbeats=False), site)
+    tuned, taken = (model, False) if name == RULE else learned(model, site, stale)
+    sent = later_traffic(tuned, heard, site)
+    rested = words(samples.readings_ccel, samples.present, site, threshold_ccel, heartbeats=False)
     return Row(
         f"{name} {threshold_ccel}",
         accuracy(model, site, samples.part(later)),
@@ -127,18 +127,18 @@ def in_mode_change(name: str, model: Model, site: Site, samples: Samples, thresh
         taken,
         _mean_frames(sent),
         _mean_bytes(sent),
-        _mean_bytes(rested),
+        _mean_bytes(later_traffic(tuned, rested, site)),
         _hottest(sent),
     )
 
 
-def _learned(model: Model, site: Site, samples: Samples) -> tuple[Model, bool]:
+def learned(model: Model, site: Site, samples: Samples) -> tuple[Model, bool]:
     """What a gateway would go on with after learning from the first TRAIN cycles, and whether that is another model."""
     trained = train(model, site, samples.part(slice(TRAIN)), model.filters.version + 1, SEED)
     return (trained.model if trained.accepted else model), trained.accepted
 
 
-def _later(model: Model, heard: Words, site: Site) -> Traffic:
+def later_traffic(model: Model, heard: Words, site: Site) -> Traffic:
     """What is sent from the cycle before those that are judged on; in that one everything is."""
     return traffic(model.filters, heard.part(slice(TRAIN - 1, None)), site)
 

@@ -3,21 +3,20 @@
 Exit codes: 0 fine, 1 the answer is no, 2 wrong use or input, 130 stopped by Ctrl-C.
 """
 
-import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-FINE, NO, WRONG, STOPPED = 0, 1, 2, 130
+from tools.answer import FINE, NO, STOPPED, WRONG, AsJson, GatewayFile, facts_lines, print_answer, print_json, stages
+from tools.filters_command import filters_app
+from tools.report.command import report_app
+
 ERROR_LINE_MAX = 500
 
 app = typer.Typer(
@@ -26,11 +25,8 @@ app = typer.Typer(
 )
 node_app = typer.Typer(help="One sensor node.")
 app.add_typer(node_app, name="node")
-filters_app = typer.Typer(help="The filters that a site's nodes compute with.")
 app.add_typer(filters_app, name="filters")
-
-GatewayFile = Annotated[Path, typer.Option("--config", help="The gateway's file (TOML), as for `thermesh gateway`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+app.add_typer(report_app, name="report")
 
 
 def main() -> NoReturn:
@@ -100,11 +96,11 @@ def demo(
     from tools.demo.run import Demo
 
     options = Options(site, readings, spec, mode, cycles, train_cycles, seed, broker, runtime, heap, out)
-    with _stages() as stage:
+    with stages() as stage:
         run = Demo(options, stage)
         summary = run.run()
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         show(Console(), summary, run.outcomes)
     return FINE if is_exact(summary) and run.complete else NO
@@ -130,7 +126,7 @@ def data(
         "description": found.description,
         "licence": found.licence,
     }
-    _print_answer(facts, as_json, _facts)
+    print_answer(facts, as_json, facts_lines)
     return FINE
 
 
@@ -144,7 +140,7 @@ def gateway(
     from tools.gateway import run_gateway
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with _stages() as stage:
+    with stages() as stage:
         run_gateway(config, cycles, as_json, stage)
     return FINE
 
@@ -163,11 +159,11 @@ def label(
     from tools.label import Order, list_cycles, set_label, table
 
     if cycles is None and label_as is None and not note and run is None:
-        _print_answer(list_cycles(config, last), as_json, table)
+        print_answer(list_cycles(config, last), as_json, table)
         return FINE
     done = set_label(config, Order(cycles, label_as, run, note))
     text = f"run {done['run']}, labelled {done['label'] or 'none'}: {done['changed']}"
-    _print_answer(done, as_json, lambda _: [text])
+    print_answer(done, as_json, lambda _: [text])
     return FINE
 
 
@@ -200,9 +196,9 @@ def sim(
 
     cycles = CYCLES.get(mode, 0) if cycles is None else cycles
     plan = Plan(seed, scenario, rows, cols, cycles, holes, spec or SPEC_OF_MODE.get(mode, "seed"), mode)
-    with _stages() as stage:
+    with stages() as stage:
         summary = simulate(plan, trace, stage)
-    _print_answer(summary, as_json, lines)
+    print_answer(summary, as_json, lines)
     return NO if summary["broken"] else FINE
 
 
@@ -214,46 +210,7 @@ def keys(config: GatewayFile, as_json: AsJson = False) -> int:
     """
     from tools.keys import show
 
-    _print_answer(show(config), as_json, _facts)
-    return FINE
-
-
-@filters_app.command("status")
-def filters_status(config: GatewayFile, as_json: AsJson = False) -> int:
-    """Show which filters decide, how far the newest ones are, node by node, and what became of every model."""
-    from gateway.config import load_config
-    from tools.filters import lines, status
-
-    _print_answer(status(config), as_json, lambda found: lines(found, load_config(config).site))
-    return FINE
-
-
-@filters_app.command("push")
-def filters_push(
-    config: GatewayFile,
-    version: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Send a stored model's again.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Send those of a JSON file, as `demo --out` writes them.")] = None,
-    as_json: AsJson = False,
-) -> int:
-    """Send filters to all nodes, signed and under the next version; by default those in use once more.
-
-    A running gateway takes the order before its next cycle; otherwise they are sent when it starts.
-    """
-    from tools.filters import push
-
-    _print_order(push(config, version, file), as_json)
-    return FINE
-
-
-@filters_app.command("rollback")
-def filters_rollback(config: GatewayFile, as_json: AsJson = False) -> int:
-    """Send the weights that were in use before, under the next version: nodes take no older one.
-
-    While new filters are on their way and not in use yet, this sends those in use in their place.
-    """
-    from tools.filters import rollback
-
-    _print_order(rollback(config), as_json)
+    print_answer(show(config), as_json, facts_lines)
     return FINE
 
 
@@ -274,49 +231,6 @@ def node_run(
     os.chdir(config.parent)  # the node's flash: its filters and readings lie beside its configuration
     run(config.name)
     return FINE
-
-
-def _print_order(done: dict[str, Any], as_json: bool) -> None:
-    from tools.filters import order_line
-
-    _print_answer(done, as_json, lambda done: [order_line(done)])
-
-
-def _print_answer(found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]) -> None:
-    """One JSON object, or the lines that say the same to people."""
-    if as_json:
-        _print_json(found)
-    else:
-        print("\n".join(lines(found)))
-
-
-def _facts(found: dict[str, Any]) -> list[str]:
-    return [f"{key:12} {value}" for key, value in found.items()]
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=1))
-
-
-@contextmanager
-def _stages() -> Iterator[Any]:
-    """Progress bars on stderr: each call of what this yields opens a bar and returns what moves it."""
-    bars = Progress(
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=not sys.stderr.isatty(),
-        disable=not sys.stderr.isatty(),
-    )
-
-    def stage(name: str) -> Any:
-        task: TaskID = bars.add_task(name, total=None)
-        return lambda done, total: bars.update(task, completed=done, total=total)
-
-    with bars:
-        yield stage
 
 
 if __name__ == "__main__":

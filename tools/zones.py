@@ -45,8 +45,8 @@ def main(first: int = 0, last: int = 9) -> None:
 
 
 def fitted_room(site: Site, room: int) -> tuple[Filters, Samples]:
-    """A simulated room of TRAIN + TEST cycles, and filters fitted to the first of them."""
-    fields = simulate(Lounge(seed=room), TRAIN + TEST)
+    """A simulated room of TRAIN + TEST cycles, as large as the site, and filters fitted to the first of them."""
+    fields = simulate(Lounge(site.rows, site.cols, seed=room), TRAIN + TEST)
     samples = Samples(fields, np.broadcast_to(site.mask, fields.shape), abnormal(fields, site.mask))
     return fit_filters(SPECS["zone"], site, samples.part(slice(TRAIN)), SEED), samples
 

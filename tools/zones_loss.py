@@ -67,18 +67,29 @@ def main(first: int = 0, last: int = 9) -> None:
 
 def judged(filters: Filters, site: Site, samples: Samples, loss: str, room: int) -> NDArray[np.float64]:
     """What the header says but the total, of each policy: [policies, 8]; every room draws its own losses."""
-    later, found = samples.part(slice(TRAIN - WARM, None)), []
-    faults = LOSSES[loss]._replace(seed=room + 1)
-    if loss == DYING:
-        faults = faults._replace(dies=deaths(site, SHARE_DYING, range(WARM, later.cycles), faults.seed))
+    faults, found = faults_of(loss, site, samples, room), []
     for name, policy in POLICIES.items():
         print(f"zones_loss: room {room}: {loss}: {name}", file=sys.stderr)
-        run = simulate(filters, later.readings_ccel, later.present, site, policy, faults)
-        found.append(_figures(run))
+        found.append(figures(run_later(filters, site, samples, policy, faults)))
     return np.array(found)
 
 
-def _figures(run: Lossy) -> NDArray[np.float64]:
+def faults_of(loss: str, site: Site, samples: Samples, room: int) -> Faults:
+    """One of LOSSES in a room, over the cycles that `run_later` simulates."""
+    faults = LOSSES[loss]._replace(seed=room + 1)
+    if loss != DYING:
+        return faults
+    return faults._replace(dies=deaths(site, SHARE_DYING, range(WARM, samples.cycles - TRAIN + WARM), faults.seed))
+
+
+def run_later(filters: Filters, site: Site, samples: Samples, policy: Policy, faults: Faults) -> Lossy:
+    """The cycles behind TRAIN, and WARM before them."""
+    later = samples.part(slice(TRAIN - WARM, None))
+    return simulate(filters, later.readings_ccel, later.present, site, policy, faults)
+
+
+def figures(run: Lossy) -> NDArray[np.float64]:
+    """What the header says but the total, and the longest of `gone`: [8]; 0 for the last two where nobody is gone."""
     expected = run.expected.any(axis=(1, 2))
     by_cycle = [run.bytes_in_mesh(VALUE_SIZE), run.bytes_upward(BIT_SIZE), 100 * (run.answers == expected)]
     by_cycle += [100 * (run.states == run.expected).all(axis=(1, 2))]
