@@ -2,8 +2,8 @@
 
 A cycle is entered on the beacon, on a neighbour's first frame of the next cycles, or by the own clock after two missed
 beacons. Then filters are switched if the cycle asks for staged ones, the sensor is read, and the mode that the beacon
-asks for does the rest: firmware/layerwise.py or firmware/event.py, of which a node loads the one it needs. A report to
-the gateway is kept until a beacon acknowledges it.
+asks for does the rest: firmware/layerwise.py, change.py or event.py, of which a node loads the one it needs. A report
+to the gateway is kept until a beacon acknowledges it.
 """
 
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_GATEWAY, TO_HALO
@@ -46,7 +46,7 @@ class Node:
         seq: how many reports it made.
         report: the latest, as long as no beacon acknowledged it.
         exists: slots that hold a neighbour, a mask.
-        mode: the Layerwise or Event that carries out its cycles; None before the first.
+        mode: the Layerwise, Change or Event that carries out its cycles; None before the first.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
 
@@ -70,7 +70,7 @@ class Node:
         self.wave = Wave(filters, self.trace)
         self.exists = exists
         self.mode: object = None
-        self._in_event = False
+        self._in_mode = beacon.MODE_ALWAYS
         self._loaded = ""  # the module that the mode comes from
         self._early = {}  # by slot, words for a mode event that is still to begin
         self._sensor = sensor
@@ -111,11 +111,12 @@ class Node:
         self._follow_mode()
 
     def _follow_mode(self) -> None:
-        """Cycles of mode event are those for which the beacon asks, if the filters can do it."""
-        asked = self.beacon.flags & beacon.MODE_MASK == beacon.MODE_EVENT
-        in_event = asked and self.wave.active.has_sign()
-        if self.mode is None or in_event != self._in_event:
-            self._in_event = in_event
+        """The beacon asks for a mode; mode event only of filters that can do it."""
+        mode = self.beacon.flags & beacon.MODE_MASK
+        if mode == beacon.MODE_EVENT and not self.wave.active.has_sign():
+            mode = beacon.MODE_ALWAYS
+        if self.mode is None or mode != self._in_mode:
+            self._in_mode = mode
             self._open_mode()
 
     @rare
@@ -124,10 +125,14 @@ class Node:
         if self.mode:
             self.mode = None
             forget(self._loaded)
-        if self._in_event:
+        if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 
             self.mode, self._loaded = event.Event(self), event.__name__
+        elif self._in_mode == beacon.MODE_CHANGE:
+            from firmware import change
+
+            self.mode, self._loaded = change.Change(self), change.__name__
         else:
             from firmware import layerwise
 
@@ -137,7 +142,7 @@ class Node:
     def _feed_early(self, now_ms: int) -> None:
         """The cycle is one of mode event, or those who spoke were wrong."""
         early, self._early = self._early, {}
-        if self._in_event:
+        if self._in_mode == beacon.MODE_EVENT:
             for slot in early:
                 self.mode.feed(frame.VALUE, slot, early[slot], now_ms)
 

@@ -25,7 +25,9 @@ class Comparison(NamedTuple):
 
 
 def compare(record: Record, filters: Filters, site: Site) -> Comparison:
-    """Compare a cycle's features with the twin's, absence bytes included."""
+    """Compare a cycle's features with the twin's, absence bytes included; without any reading there is nothing to."""
+    if not record.has_reading.any():
+        return Comparison(0, 0, 0)
     masks = site.neighbour_masks
     units = twin.units(filters, record.readings_ccel, record.has_reading, masks, record.absence)
     known = twin.computable(record.pooled, record.has_reading, masks, record.absence)

@@ -1,14 +1,14 @@
 """Cycles, heads and filters as the bytes that the store keeps. Little-endian; nothing is unpickled.
 
-A cycle, version 1:
+A cycle, version 2 (a version 1 ends before the plane of carried blocks; none was):
 
-     0  u8    version 1
+     0  u8    version
      1  u8[4] rows, cols, channels, exchanges
      5  u32   late
      9  -     zlib: readings as differences to the cell before, zigzag, all low bytes, then all high bytes
                     features u8 [block rows, block cols, channels], 0 where missing; absence u8 [exchanges, rows, cols]
                     bits, each plane filled up to a byte: feature there; cells of the site, has_reading, pooled,
-                    no_reading
+                    no_reading; carried, of the blocks
 
 A head, version 1: u8 version, u8 layers; then of each layer u32 inputs, u32 outputs, f32 weights, f32 bias.
 """
@@ -28,7 +28,7 @@ from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
 from protocol.grid import BLOCK_SIDE
 
 _CYCLE = struct.Struct("<5BI")
-_CYCLE_VERSION = 1
+_CYCLE_VERSION = 2
 # Level 9 takes twice the time for 2 % less: what is left is the sensors' noise.
 _ZLIB_LEVEL = 6
 _HEAD = struct.Struct("<BB")
@@ -52,9 +52,8 @@ class _Sizes(NamedTuple):
     def absence(self) -> tuple[int, int, int]:
         return self.exchanges, self.rows, self.cols
 
-    @property
-    def planes(self) -> list[tuple[int, ...]]:
-        return [self.features, *[(self.rows, self.cols)] * 4]
+    def planes(self, version: int) -> list[tuple[int, ...]]:
+        return [self.features, *[(self.rows, self.cols)] * 4, *[self.features[:2]] * (version - 1)]
 
 
 def pack_cycle(record: Record, cells: Bits) -> bytes:
@@ -66,7 +65,8 @@ def pack_cycle(record: Record, cells: Bits) -> bytes:
     """
     rows, cols = cells.shape
     head = _CYCLE.pack(_CYCLE_VERSION, rows, cols, record.features.shape[2], len(record.absence), record.late)
-    planes = [record.features != NOTHING, cells, record.has_reading, record.pooled, record.no_reading]
+    masks = cells, record.has_reading, record.pooled, record.no_reading
+    planes = [record.features != NOTHING, *masks, record.carried]
     parts = [
         _pack_readings(record.readings_ccel),
         np.maximum(record.features, 0).astype(np.uint8).tobytes(),
@@ -87,25 +87,26 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
     Raises:
         ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
     """
-    if len(data) < _CYCLE.size or data[0] != _CYCLE_VERSION:
-        raise ValueError(f"no record of version {_CYCLE_VERSION}")
-    _, *numbers, late = _CYCLE.unpack_from(data)
+    if len(data) < _CYCLE.size or not 1 <= data[0] <= _CYCLE_VERSION:
+        raise ValueError(f"no record of version 1 to {_CYCLE_VERSION}")
+    version, *numbers, late = _CYCLE.unpack_from(data)
     sizes = _Sizes(*numbers)
     if sizes[:2] != shape:
         raise ValueError(f"a record of {sizes.rows} x {sizes.cols} cells, the site has {shape[0]} x {shape[1]}")
-    body = _decompress(data[_CYCLE.size :], sizes)
+    body = _decompress(data[_CYCLE.size :], sizes, version)
     at = 2 * sizes.rows * sizes.cols
     readings_ccel = _unpack_readings(body[:at]).reshape(shape)
     features, at = _take(body, at, sizes.features)
     absence, at = _take(body, at, sizes.absence)
     planes = []
-    for plane in sizes.planes:
+    for plane in sizes.planes(version):
         count = int(np.prod(plane))
         packed, at = _take(body, at, (-(-count // 8),))
         planes.append(np.unpackbits(packed, count=count).astype(np.bool_).reshape(plane))
-    there, cells, has_reading, pooled, no_reading = planes
+    there, cells, has_reading, pooled, no_reading, *behind = planes
+    carried = behind[0] if behind else np.zeros(sizes.features[:2], np.bool_)
     known = np.where(there, features.astype(np.int16), np.int16(NOTHING))
-    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late), cells
+    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late, carried), cells
 
 
 def pack_head(head: Head) -> bytes:
@@ -176,8 +177,8 @@ def _unpack_readings(data: bytes) -> NDArray[np.int16]:
     return np.cumsum(differences, dtype=np.uint16).view(np.int16)
 
 
-def _decompress(data: bytes, sizes: _Sizes) -> bytes:
-    bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes)
+def _decompress(data: bytes, sizes: _Sizes, version: int) -> bytes:
+    bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes(version))
     size = 2 * sizes.rows * sizes.cols + int(np.prod(sizes.features)) + int(np.prod(sizes.absence)) + bits
     stream = zlib.decompressobj()
     try:

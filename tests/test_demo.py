@@ -196,7 +196,8 @@ def test_readings_by_cell_stand_as_the_site_does_and_holes_have_none():
 def outcome_of(cycle, readings_ccel, has):
     """A decided cycle of a row of nodes that reported these readings, or none."""
     there, absence = np.full(readings_ccel.shape, has), np.zeros((1, *readings_ccel.shape), np.uint8)
-    record = Record(cycle, np.zeros((1, 1, 5), np.int16), readings_ccel, there, there, absence, ~there, 0)
+    carried = np.zeros((1, 1), np.bool_)
+    record = Record(cycle, np.zeros((1, 1, 5), np.int16), readings_ccel, there, there, absence, ~there, 0, carried)
     return Outcome(record, Decision((1.0, 0.0), False, None), 1, 1, Comparison(0, 0, 0))
 
 

@@ -35,7 +35,8 @@ def outcome(readings_ccel, present, abnormal=False, where=None):
     has = np.array(present, np.bool_)
     values = np.where(has, np.array(readings_ccel, np.int16), np.int16(0))
     features = np.zeros((1, 1, 5), np.int16)
-    record = Record(7, features, values, has, has, np.zeros((2, 2, 2), np.uint8), ~has, 0)
+    absence, carried = np.zeros((2, 2, 2), np.uint8), np.zeros((1, 1), np.bool_)
+    record = Record(7, features, values, has, has, absence, ~has, 0, carried)
     return Outcome(record, Decision((0.5, 0.5), abnormal, where), 1, 1, Comparison(5, 5, 0))
 
 

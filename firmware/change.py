@@ -1,0 +1,226 @@
+"""Mode change (send-on-change): a node speaks when something moved, and computes with what everybody said last.
+
+Plan of a cycle: say the reading if it moved too far from the own last word, then for each exchange wait until its time
+is over, compute, say the activations if they are others than before. The last ones go to the block's owner, which
+gathers what members handed over last and reports if anything in it changed. Heartbeats say all of it anew.
+
+Rules (docs/change.md has them in full): silence completes no neighbourhood; the own value is computed from the own last
+word; what was said stays known (firmware/heard.py); who may have missed words asks for them with a REFRESH, and says
+everything again itself. Only nodes in mode change load this module.
+"""
+
+from array import array
+
+from firmware.filters import compute_unit
+from firmware.heard import Heard
+from firmware.neighbours import AHEAD_MAX
+from firmware.quiet import GONE, HEARTBEAT
+from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_GATEWAY, TO_HALO
+from protocol import beacon, frame, report
+from protocol.compat import cold, const, rare
+from protocol.filter_set import TRIAL
+from protocol.fixed import centred
+from protocol.health import OTHER_SHAPE, STALE
+
+# In place of a last word that nobody may know: further from every reading than any threshold, u16.
+_UNTOLD = const(1 << 17)
+# Of a report, behind its seq: what it says.
+_SAYS = const(16)
+
+
+class Change:
+    """What one node knows and does in mode change."""
+
+    @cold
+    def __init__(self, node):
+        """Nobody is known yet; neighbours will be asked at the first cycle."""
+        self._node = node
+        self._heard = Heard(node.row, node.col, node.exists)
+        self._own = array("H", (0,))
+        self._word = _UNTOLD  # None: that there is no reading
+        self._said = []  # by exchange the last activations said, then what was handed over last
+        self._reported = b""
+        self._run = -1
+        self._filters = None
+        self._asks = True
+        self._missed = False  # what a neighbour said with other filters
+        self._is_asked = self._is_due = self._has_spoken = False
+
+    def rejoin(self) -> None:
+        """The connection was lost for a while: nobody knows what got through."""
+        self._asks = True
+
+    @cold
+    def begin(self) -> None:
+        """A cycle begins, its sensor was read."""
+        node = self._node
+        if self._filters is not node.wave.active:
+            self._change_filters()
+        if self._run != node.run:
+            self._run = node.run
+            self._reported = b""  # the gateway is another one, or started anew
+        self._heard.grow_old()
+        if self._asks:
+            self._ask()
+        self._is_due = (node.cycle + node.row * 7 + node.col * 19) % HEARTBEAT == 0
+        self._has_spoken = self._is_due or self._is_news_of_reading()
+        if self._has_spoken:
+            self._word = node.reading_ccel
+            self._say_word()
+        node.abstain_unless_current()
+        if self._word is None:
+            self._said = [b""] * len(self._said)  # all forget it; who regains a reading says everything again
+        else:
+            self._own[0] = centred(self._word, self._filters.reference_ccel)
+        if node.state == DONE:
+            self._prove()
+        elif self._word is None:
+            node.go(GATHER)  # the owner is not known before all had time to speak
+            self._count_trial()
+
+    def feed(self, kind: int, slot: int, data, now_ms: int) -> None:
+        """Take in a neighbour's frame."""
+        node = self._node
+        if kind > frame.FILTERS and kind != frame.REFRESH:
+            node.hear_early(kind, slot, data)
+            return
+        cycle, later_runs = frame.cycle_of(data, node.cycle), (frame.run_of(data) - node.run) & 0xFF
+        if later_runs > 127:
+            node.trace.fault(STALE)
+            return
+        if not later_runs and node.cycle < cycle <= node.cycle + AHEAD_MAX:
+            node.enter(node.run, cycle, frame.version_of(data), now_ms)
+        node.trace.take(kind, len(data))
+        node.wave.notice(slot, frame.version_of(data), now_ms)
+        same_version = frame.version_of(data) == self._filters.version & 0xFFFF
+        self._heard.around.hear(slot, same_version)
+        age = 0 if later_runs or cycle > node.cycle else min(node.cycle - cycle, GONE)
+        if kind == frame.REFRESH:
+            self._is_asked = True
+        elif same_version or kind == frame.READING or kind == frame.NO_READING:
+            taken = self._heard.take_in(kind, slot, data, age, self._filters)
+            if not taken:
+                node.trace.fault(OTHER_SHAPE if taken is None else STALE)
+        else:  # units of different filters are never convolved or pooled together
+            self._missed = True
+
+    def step(self, is_over: bool) -> bool:
+        """Take the next step if the time for what the node waits for is over; False: there is none to take now."""
+        if self._is_asked:
+            self._answer()
+        state = self._node.state
+        if is_over and state == COLLECT:
+            return self._compute()
+        if is_over and state == GATHER:
+            return self._finish_block()
+        return False
+
+    @rare
+    def _change_filters(self) -> None:
+        """Words stand; all else will be said anew by everybody."""
+        filters = self._filters = self._node.wave.active
+        self._heard.use_filters(filters)
+        self._said = [b""] * len(filters.exchanges)
+        self._reported = b""
+        if self._missed:
+            self._missed = False
+            self._asks = True
+
+    @rare
+    def _ask(self) -> None:
+        """Have neighbours say their last words again, and say everything oneself."""
+        self._asks = False
+        self._word = _UNTOLD
+        self._said = [b""] * len(self._said)
+        self._reported = b""
+        self._node.send(TO_HALO, self._node.header(frame.REFRESH))
+
+    def _is_news_of_reading(self) -> bool:
+        """Whether the reading is not what was said last, or further from it than the threshold."""
+        reading_ccel, word = self._node.reading_ccel, self._word
+        if reading_ccel is None or word is None:
+            return reading_ccel is not word
+        return abs(reading_ccel - word) > self._node.beacon.threshold_ccel
+
+    @cold
+    def _say_word(self) -> None:
+        node = self._node
+        if self._word is None:
+            node.send(TO_HALO, node.header(frame.NO_READING))
+        else:
+            node.send(TO_HALO, frame.reading(node.header(frame.READING), self._word))
+
+    @rare
+    def _answer(self) -> None:
+        """Say everything again; not the word if it was said in this cycle: who asks has been listening since before."""
+        self._is_asked = False
+        self._said = [b""] * len(self._said)
+        if not self._has_spoken:
+            self._has_spoken = True
+            self._say_word()
+
+    @cold
+    def _compute(self) -> bool:
+        node, filters = self._node, self._filters
+        layer = filters.exchanges[node.exchange]
+        self._heard.around.fill(node.exchange, filters.values[layer - 1] if layer else self._own)
+        layer = compute_unit(filters, layer)
+        values = filters.values[layer - 1]
+        if layer < len(filters.values):
+            node.exchange += 1
+            if self._is_news(node.exchange - 1, bytes(values)):
+                node.send(TO_HALO, frame.activations(node.header(frame.ACTIVATIONS), node.exchange, values))
+        else:
+            self._hand_over(values)
+        return True
+
+    def _is_news(self, place: int, content: bytes) -> bool:
+        """Whether this has to be said, and is said then: it is not what was said last, or everything is said anew."""
+        before, self._said[place] = self._said[place], content
+        return self._is_due or content != before
+
+    @cold
+    def _hand_over(self, values) -> None:
+        """Pool the last activations oneself, or give them to the block's owner if they, or what is absent, changed."""
+        node = self._node
+        self._count_trial()
+        if self._heard.is_owner():
+            self._said[-1] = b""  # the next owner knows nothing of it
+            node.go(GATHER)
+            return
+        data = frame.member(node.header(frame.MEMBER), self._heard.around.absence, None, values)
+        if self._is_news(-1, data[frame.HEADER_SIZE :]):
+            node.send(TO_BLOCK, data)
+        node.go(DONE)
+        self._prove()
+
+    @cold
+    def _finish_block(self) -> bool:
+        if self._heard.is_owner():
+            self._report_block()
+        self._node.go(DONE)
+        self._prove()
+        return True
+
+    @cold
+    def _report_block(self) -> None:
+        """Say what the block's last words come to, if that is news or the last report was not acknowledged."""
+        node, block = self._node, self._heard.gather(self._filters, self._word is not None)
+        data = report.pack(node.header(frame.REPORT), node.boot, node.seq + 1, block, block.features())
+        if self._is_due or node.report or data[_SAYS:] != self._reported:
+            node.seq += 1
+            node.report = data
+            self._reported = data[_SAYS:]
+            node.send(TO_GATEWAY, data)
+
+    def _count_trial(self) -> None:
+        if self._node.wave.phase == TRIAL:
+            self._node.wave.completed += 1
+
+    @cold
+    def _prove(self) -> None:
+        """Say the own last word to the gateway, if it asks."""
+        node, word = self._node, self._word
+        if node.beacon.flags & beacon.WANT_PROOF:
+            state = frame.STATE_NONE if word is None else 0
+            node.send(TO_GATEWAY, frame.proof(node.header(frame.PROOF), state, word or 0))
