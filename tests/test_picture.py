@@ -18,6 +18,8 @@ SUMMARY = {
     "broker": "mosquitto 2.0",
     "spec": "seed",
     "mode": "always",
+    "threshold_ccel": 0,
+    "carried": 0,
     "exact": {"compared": 5, "equal": 5},
     "cycles": 1,
     "filters": {"from": 1, "to": 2, "accepted": True, "confirmed": 4, "refused": 0},
