@@ -135,6 +135,7 @@ class Change:
         self._reported = b""
         self._node.send(TO_HALO, self._node.header(frame.REFRESH))
 
+    @cold
     def _is_news_of_reading(self) -> bool:
         """Whether the reading is not what was said last, or further from it than the threshold."""
         reading_ccel, word = self._node.reading_ccel, self._word
@@ -174,6 +175,7 @@ class Change:
             self._hand_over(values)
         return True
 
+    @cold
     def _is_news(self, place: int, content: bytes) -> bool:
         """Whether this has to be said, and is said then: it is not what was said last, or everything is said anew."""
         before, self._said[place] = self._said[place], content
@@ -213,6 +215,7 @@ class Change:
             self._reported = data[_SAYS:]
             node.send(TO_GATEWAY, data)
 
+    @cold
     def _count_trial(self) -> None:
         if self._node.wave.phase == TRIAL:
             self._node.wave.completed += 1

@@ -61,6 +61,7 @@ class Heard:
                 else:
                     self.around.arrived[at // grid.SLOTS] &= ~(1 << slot)
 
+    @rare
     def take_in(self, kind: int, slot: int, data, age: int, filters) -> bool:
         """Take in a frame with the same filters, or a word; False where it is too old, None if it does not fit them."""
         if kind == frame.READING or kind == frame.NO_READING:
@@ -75,6 +76,7 @@ class Heard:
             return None
         return self._take_member(self._corner_slots.index(slot), data)
 
+    @cold
     def is_owner(self) -> bool:
         """Whether no block-mate before this node was heard of, with the same filters."""
         heard = self._slots & ~self.around.other_version
@@ -97,6 +99,7 @@ class Heard:
                 block.put_frame(corner, self._members[corner])
         return block
 
+    @cold
     def _take_word(self, kind: int, slot: int, data, age: int, filters) -> bool:
         around, bit = self.around, 1 << slot
         if self._slots & bit and age > self._ages[slot]:
@@ -108,25 +111,30 @@ class Heard:
             around.no_reading |= bit
         else:
             self._words_ccel[slot] = frame.i16(data, frame.HEADER_SIZE)
-            around.no_reading &= ~bit
-            around.arrived[0] |= bit
-            around.inputs[0][grid.tap_of(slot)] = centred(self._words_ccel[slot], filters.reference_ccel)
+            self._put(0, slot, (centred(self._words_ccel[slot], filters.reference_ccel),), 0, 1)
         return True
 
+    @cold
     def _take_activations(self, slot: int, data, age: int) -> bool:
         around, exchange = self.around, data[frame.HEADER_SIZE]
         channels = len(data) - frame.HEADER_SIZE - 1
         if not 0 < exchange < len(around.inputs) or channels * grid.TAPS != len(around.inputs[exchange]):
             return None
-        at, bit = exchange * grid.SLOTS + slot, 1 << slot
-        if around.arrived[exchange] & bit and age > self._ages[at]:
+        at = exchange * grid.SLOTS + slot
+        if around.arrived[exchange] >> slot & 1 and age > self._ages[at]:
             return False
         self._ages[at] = age
-        around.arrived[exchange] |= bit
-        for channel in range(channels):
-            around.inputs[exchange][channel * grid.TAPS + grid.tap_of(slot)] = data[frame.HEADER_SIZE + 1 + channel]
+        self._put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
         return True
 
+    @cold
+    def _put(self, exchange: int, slot: int, values, at: int, channels: int) -> None:
+        """Store what a neighbour said in place of what it said before; who says values has a reading."""
+        self.around.arrived[exchange] &= ~(1 << slot)
+        self.around.no_reading &= ~(1 << slot)
+        self.around.put(exchange, slot, values, at, channels)
+
+    @cold
     def _take_member(self, corner: int, data) -> bool:
         """What a block-mate hands over; everybody keeps it, for anybody may turn out to be the owner."""
         known = self._members[corner]
@@ -135,6 +143,7 @@ class Heard:
         self._members[corner] = bytes(data)
         return True
 
+    @cold
     def _forget(self, slot: int) -> None:
         """A neighbour's values are not known any more, nor that it has none."""
         around = self.around
