@@ -44,7 +44,7 @@ class Change:
         self._filters = None
         self._asks = True
         self._missed = False  # what a neighbour said with other filters
-        self._is_asked = self._is_due = self._has_spoken = False
+        self._is_asked = self._is_due = self._has_spoken = self._is_computed = False
 
     def rejoin(self) -> None:
         """The connection was lost for a while: nobody knows what got through."""
@@ -59,6 +59,7 @@ class Change:
         if self._run != node.run:
             self._run = node.run
             self._reported = b""  # the gateway is another one, or started anew
+        self._is_computed = False
         self._heard.grow_old()
         if self._asks:
             self._ask()
@@ -73,7 +74,8 @@ class Change:
         else:
             self._own[0] = centred(self._word, self._filters.reference_ccel)
         if node.state == DONE:
-            self._prove()
+            if node.beacon.flags & beacon.WANT_PROOF:
+                self._prove()
         elif self._word is None:
             node.go(GATHER)  # the owner is not known before all had time to speak
             self._count_trial()
@@ -105,15 +107,24 @@ class Change:
             self._missed = True
 
     def step(self, is_over: bool) -> bool:
-        """Take the next step if the time for what the node waits for is over; False: there is none to take now."""
+        """Take the next step if the time for what the node waits for is over; False: there is none to take now.
+
+        One after the other, for a node has no room for the code of all at once.
+        """
+        node = self._node
         if self._is_asked:
             self._answer()
-        state = self._node.state
-        if is_over and state == COLLECT:
-            return self._compute()
-        if is_over and state == GATHER:
-            return self._finish_block()
-        return False
+        if self._is_computed:
+            self._hand_over()
+        elif is_over and node.state == COLLECT:
+            self._compute()
+        elif is_over and node.state == GATHER:
+            self._finish_block()
+        else:
+            return False
+        if node.state == DONE and node.beacon.flags & beacon.WANT_PROOF:
+            self._prove()
+        return True
 
     @rare
     def _change_filters(self) -> None:
@@ -161,19 +172,19 @@ class Change:
             self._say_word()
 
     @cold
-    def _compute(self) -> bool:
+    def _compute(self) -> None:
+        """Compute the unit of an exchange; say the activations if another one follows and they are news."""
         node, filters = self._node, self._filters
         layer = filters.exchanges[node.exchange]
         self._heard.around.fill(node.exchange, filters.values[layer - 1] if layer else self._own)
         layer = compute_unit(filters, layer)
+        if layer == len(filters.values):
+            self._is_computed = True
+            return
         values = filters.values[layer - 1]
-        if layer < len(filters.values):
-            node.exchange += 1
-            if self._is_news(node.exchange - 1, bytes(values)):
-                node.send(TO_HALO, frame.activations(node.header(frame.ACTIVATIONS), node.exchange, values))
-        else:
-            self._hand_over(values)
-        return True
+        node.exchange += 1
+        if self._is_news(node.exchange - 1, bytes(values)):
+            node.send(TO_HALO, frame.activations(node.header(frame.ACTIVATIONS), node.exchange, values))
 
     @cold
     def _is_news(self, place: int, content: bytes) -> bool:
@@ -182,32 +193,29 @@ class Change:
         return self._is_due or content != before
 
     @cold
-    def _hand_over(self, values) -> None:
-        """Pool the last activations oneself, or give them to the block's owner if they, or what is absent, changed."""
+    def _hand_over(self) -> None:
+        """Keep the last activations, or give them to the block's owner if they, or what is absent, changed."""
         node = self._node
+        self._is_computed = False
         self._count_trial()
         if self._heard.is_owner():
             self._said[-1] = b""  # the next owner knows nothing of it
             node.go(GATHER)
             return
-        data = frame.member(node.header(frame.MEMBER), self._heard.around.absence, None, values)
+        absence, values = self._heard.around.absence, self._filters.values[-1]
+        data = frame.member(node.header(frame.MEMBER), absence, None, values)
         if self._is_news(-1, data[frame.HEADER_SIZE :]):
             node.send(TO_BLOCK, data)
         node.go(DONE)
-        self._prove()
 
     @cold
-    def _finish_block(self) -> bool:
-        if self._heard.is_owner():
-            self._report_block()
-        self._node.go(DONE)
-        self._prove()
-        return True
-
-    @cold
-    def _report_block(self) -> None:
+    def _finish_block(self) -> None:
         """Say what the block's last words come to, if that is news or the last report was not acknowledged."""
-        node, block = self._node, self._heard.gather(self._filters, self._word is not None)
+        node = self._node
+        node.go(DONE)
+        if not self._heard.is_owner():
+            return
+        block = self._heard.gather(self._filters, self._word is not None)
         data = report.pack(node.header(frame.REPORT), node.boot, node.seq + 1, block, block.features())
         if self._is_due or node.report or data[_SAYS:] != self._reported:
             node.seq += 1
@@ -220,10 +228,9 @@ class Change:
         if self._node.wave.phase == TRIAL:
             self._node.wave.completed += 1
 
-    @cold
+    @rare
     def _prove(self) -> None:
-        """Say the own last word to the gateway, if it asks."""
+        """Say the own last word to the gateway, because it asks."""
         node, word = self._node, self._word
-        if node.beacon.flags & beacon.WANT_PROOF:
-            state = frame.STATE_NONE if word is None else 0
-            node.send(TO_GATEWAY, frame.proof(node.header(frame.PROOF), state, word or 0))
+        state = frame.STATE_NONE if word is None else 0
+        node.send(TO_GATEWAY, frame.proof(node.header(frame.PROOF), state, word or 0))
