@@ -16,7 +16,7 @@ from firmware.heard import Heard
 from firmware.neighbours import AHEAD_MAX
 from firmware.quiet import GONE, HEARTBEAT
 from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_GATEWAY, TO_HALO
-from protocol import beacon, frame, report
+from protocol import beacon, frame, grid, report
 from protocol.compat import cold, const, rare
 from protocol.filter_set import TRIAL
 from protocol.fixed import centred
@@ -24,8 +24,9 @@ from protocol.health import OTHER_SHAPE, STALE
 
 # In place of a last word that nobody may know: further from every reading than any threshold, u16.
 _UNTOLD = const(1 << 17)
-# Of a report, behind its seq: what it says.
+# Of a report, behind its seq: what it says, three bytes of masks first.
 _SAYS = const(16)
+_MASKS = const(3)
 
 
 class Change:
@@ -38,8 +39,9 @@ class Change:
         self._heard = Heard(node.row, node.col, node.exists)
         self._own = array("H", (0,))
         self._word = _UNTOLD  # None: that there is no reading
-        self._said = []  # by exchange the last activations said, then what was handed over last
-        self._reported = b""
+        self._said = []  # by further exchange the activations said last, then what was handed over last
+        self._told = 0  # which of them anybody may know
+        self._reported = bytearray()  # the last report behind its seq; zeros: none
         self._run = -1
         self._filters = None
         self._asks = True
@@ -58,7 +60,7 @@ class Change:
             self._change_filters()
         if self._run != node.run:
             self._run = node.run
-            self._reported = b""  # the gateway is another one, or started anew
+            self._reported[0] = 0  # the gateway is another one, or started anew
         self._is_computed = False
         self._heard.grow_old()
         if self._asks:
@@ -70,7 +72,7 @@ class Change:
             self._say_word()
         node.abstain_unless_current()
         if self._word is None:
-            self._said = [b""] * len(self._said)  # all forget it; who regains a reading says everything again
+            self._told = 0  # all forget it; who regains a reading says everything again
         else:
             self._own[0] = centred(self._word, self._filters.reference_ccel)
         if node.state == DONE:
@@ -99,12 +101,18 @@ class Change:
         age = 0 if later_runs or cycle > node.cycle else min(node.cycle - cycle, GONE)
         if kind == frame.REFRESH:
             self._is_asked = True
-        elif same_version or kind == frame.READING or kind == frame.NO_READING:
-            taken = self._heard.take_in(kind, slot, data, age, self._filters)
-            if not taken:
-                node.trace.fault(OTHER_SHAPE if taken is None else STALE)
-        else:  # units of different filters are never convolved or pooled together
+            return
+        taken = True
+        if kind < frame.ACTIVATIONS:
+            taken = self._heard.take_word(slot, data, age, self._filters.reference_ccel)
+        elif not same_version:  # units of different filters are never convolved or pooled together
             self._missed = True
+        elif kind == frame.ACTIVATIONS:
+            taken = self._heard.take_activations(slot, data, age)
+        else:
+            taken = self._heard.take_member(slot, data, age, self._filters)
+        if not taken:
+            node.trace.fault(OTHER_SHAPE if taken is None else STALE)
 
     def step(self, is_over: bool) -> bool:
         """Take the next step if the time for what the node waits for is over; False: there is none to take now.
@@ -119,7 +127,10 @@ class Change:
         elif is_over and node.state == COLLECT:
             self._compute()
         elif is_over and node.state == GATHER:
-            self._finish_block()
+            block = self._heard.gather(self._filters, self._word is not None)
+            if block:
+                self._report(block)
+            node.go(DONE)
         else:
             return False
         if node.state == DONE and node.beacon.flags & beacon.WANT_PROOF:
@@ -131,8 +142,11 @@ class Change:
         """Words stand; all else will be said anew by everybody."""
         filters = self._filters = self._node.wave.active
         self._heard.use_filters(filters)
-        self._said = [b""] * len(filters.exchanges)
-        self._reported = b""
+        channels, exchanges = len(filters.values[-1]), len(filters.exchanges)
+        self._said = [bytearray(len(filters.values[layer - 1])) for layer in filters.exchanges[1:]]
+        self._said.append(bytearray(exchanges + channels))
+        self._told = 0
+        self._reported = bytearray(_MASKS + grid.CORNERS * exchanges + channels)
         if self._missed:
             self._missed = False
             self._asks = True
@@ -142,8 +156,7 @@ class Change:
         """Have neighbours say their last words again, and say everything oneself."""
         self._asks = False
         self._word = _UNTOLD
-        self._said = [b""] * len(self._said)
-        self._reported = b""
+        self._told = self._reported[0] = 0
         self._node.send(TO_HALO, self._node.header(frame.REFRESH))
 
     @cold
@@ -166,7 +179,7 @@ class Change:
     def _answer(self) -> None:
         """Say everything again; not the word if it was said in this cycle: who asks has been listening since before."""
         self._is_asked = False
-        self._said = [b""] * len(self._said)
+        self._told = 0
         if not self._has_spoken:
             self._has_spoken = True
             self._say_word()
@@ -183,44 +196,38 @@ class Change:
             return
         values = filters.values[layer - 1]
         node.exchange += 1
-        if self._is_news(node.exchange - 1, bytes(values)):
+        if self._is_news(node.exchange - 1, values):
             node.send(TO_HALO, frame.activations(node.header(frame.ACTIVATIONS), node.exchange, values))
 
     @cold
-    def _is_news(self, place: int, content: bytes) -> bool:
+    def _is_news(self, place: int, content) -> bool:
         """Whether this has to be said, and is said then: it is not what was said last, or everything is said anew."""
-        before, self._said[place] = self._said[place], content
-        return self._is_due or content != before
+        told, self._told = self._told, self._told | 1 << place
+        return copied(self._said[place], content) or self._is_due or not told >> place & 1
 
     @cold
     def _hand_over(self) -> None:
         """Keep the last activations, or give them to the block's owner if they, or what is absent, changed."""
-        node = self._node
+        node, absence, values = self._node, self._heard.around.absence, self._filters.values[-1]
         self._is_computed = False
         self._count_trial()
         if self._heard.is_owner():
-            self._said[-1] = b""  # the next owner knows nothing of it
+            self._told &= (1 << len(absence) - 1) - 1  # the next owner knows nothing of it
             node.go(GATHER)
             return
-        absence, values = self._heard.around.absence, self._filters.values[-1]
-        data = frame.member(node.header(frame.MEMBER), absence, None, values)
-        if self._is_news(-1, data[frame.HEADER_SIZE :]):
-            node.send(TO_BLOCK, data)
+        if self._is_news(len(absence) - 1, absence + values):
+            node.send(TO_BLOCK, frame.member(node.header(frame.MEMBER), absence, None, values))
         node.go(DONE)
 
     @cold
-    def _finish_block(self) -> None:
+    def _report(self, block) -> None:
         """Say what the block's last words come to, if that is news or the last report was not acknowledged."""
         node = self._node
-        node.go(DONE)
-        if not self._heard.is_owner():
-            return
-        block = self._heard.gather(self._filters, self._word is not None)
         data = report.pack(node.header(frame.REPORT), node.boot, node.seq + 1, block, block.features())
-        if self._is_due or node.report or data[_SAYS:] != self._reported:
+        # Those of another length have other masks, too; a report always names a member.
+        if copied(self._reported, data[_SAYS:]) or self._is_due or node.report:
             node.seq += 1
             node.report = data
-            self._reported = data[_SAYS:]
             node.send(TO_GATEWAY, data)
 
     @cold
@@ -234,3 +241,14 @@ class Change:
         node, word = self._node, self._word
         state = frame.STATE_NONE if word is None else 0
         node.send(TO_GATEWAY, frame.proof(node.header(frame.PROOF), state, word or 0))
+
+
+@cold
+def copied(buffer, content) -> bool:
+    """Put a content into a buffer of its length or more, in place; whether it is another one than before."""
+    differs = False
+    for at in range(len(content)):
+        if buffer[at] != content[at]:
+            buffer[at] = content[at]
+            differs = True
+    return differs

@@ -3,7 +3,8 @@
 It stays known from cycle to cycle, activations and what was handed over while the filters stay the same, until a later
 word takes its place or nobody said it again for GONE cycles. Frames may come late and overtake each other, so each
 carries its age: how many cycles ago it was sent. Who says that it has no reading is known to have none; all it said
-before is forgotten.
+before is forgotten. All of it lies in buffers that are as old as the filters: what lasts and comes while code is loaded
+for a call would leave holes in the heap.
 """
 
 from array import array
@@ -31,8 +32,9 @@ class Heard:
         self._corner_slots = grid.corner_slots(row, col)
         self._slots = 0  # those whose last word is known
         self._words_ccel = array("h", bytes(2 * grid.SLOTS))  # for filters with another reference
-        self._ages = bytearray(grid.SLOTS)  # of words, behind them exchange by exchange those of activations
-        self._members = []  # by corner its last MEMBER frame
+        self._ages = bytearray(grid.SLOTS)  # of words, then by exchange of activations, then by corner of `members`
+        self._members = bytearray()  # by corner the absence bytes and activations that it handed over
+        self._handed = 0  # corners that did
 
     @rare
     def use_filters(self, filters) -> None:
@@ -43,38 +45,80 @@ class Heard:
         around.arrived[0] = self._slots & ~around.no_reading
         for slot in range(grid.SLOTS):
             around.inputs[0][grid.tap_of(slot)] = centred(self._words_ccel[slot], filters.reference_ccel)
-        self._ages = self._ages[: grid.SLOTS] + bytes(grid.SLOTS * (len(filters.exchanges) - 1))
-        self._members = [b""] * grid.CORNERS
+        exchanges = len(filters.exchanges)
+        self._ages = self._ages[: grid.SLOTS] + bytes(grid.SLOTS * (exchanges - 1) + grid.CORNERS)
+        self._members = bytearray(grid.CORNERS * (exchanges + len(filters.values[-1])))
+        self._handed = 0
 
     @cold
     def grow_old(self) -> None:
         """A cycle begins: what nobody said again for too long is not known any more."""
-        ages = self._ages
+        ages, arrived = self._ages, self.around.arrived
         for at in range(len(ages)):
             if ages[at] < GONE:
                 ages[at] += 1
             if ages[at] == GONE:
-                slot = at % grid.SLOTS
-                if at == slot:
-                    self._slots &= ~(1 << slot)
-                    self._forget(slot)
+                exchange, bit = at // grid.SLOTS, 1 << at % grid.SLOTS
+                if exchange == len(arrived):
+                    self._handed &= ~bit
+                elif exchange:
+                    arrived[exchange] &= ~bit
                 else:
-                    self.around.arrived[at // grid.SLOTS] &= ~(1 << slot)
+                    self._slots &= ~bit
+                    self._forget(at)
 
     @rare
-    def take_in(self, kind: int, slot: int, data, age: int, filters) -> bool:
-        """Take in a frame with the same filters, or a word; False where it is too old, None if it does not fit them."""
-        if kind == frame.READING or kind == frame.NO_READING:
-            return self._take_word(kind, slot, data, age, filters)
-        if self.around.no_reading >> slot & 1 and age >= self._ages[slot]:
+    def take_word(self, slot: int, data, age: int, reference_ccel: int) -> bool:
+        """Take in a READING or NO_READING; False where a later one is known."""
+        bit = 1 << slot
+        if self._slots & bit and age > self._ages[slot]:
             return False
-        if kind == frame.ACTIVATIONS:
-            return self._take_activations(slot, data, age)
+        self._slots |= bit
+        self._ages[slot] = age
+        if len(data) == frame.HEADER_SIZE:
+            self._forget(slot)
+            self.around.no_reading |= bit
+        else:
+            self._words_ccel[slot] = frame.i16(data, frame.HEADER_SIZE)
+            self._put(0, slot, (centred(self._words_ccel[slot], reference_ccel),), 0, 1)
+        return True
+
+    @rare
+    def take_activations(self, slot: int, data, age: int) -> bool:
+        """Take in those of a neighbour with the same filters; False where they are too old, None if none fit."""
+        around, exchange = self.around, data[frame.HEADER_SIZE]
+        channels = len(data) - frame.HEADER_SIZE - 1
+        if not 0 < exchange < len(around.inputs) or channels * grid.TAPS != len(around.inputs[exchange]):
+            return None
+        at = exchange * grid.SLOTS + slot
+        if (around.arrived[exchange] >> slot & 1 and age > self._ages[at]) or self._came_before_loss(slot, age):
+            return False
+        self._ages[at] = age
+        self._put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
+        return True
+
+    @rare
+    def take_member(self, slot: int, data, age: int, filters) -> bool:
+        """Take in what a block-mate with the same filters hands over; everybody may turn out to be the owner.
+
+        False where it is too old, None if it does not fit.
+        """
         if slot not in self._corner_slots:
             return True
         if not member_fits(data, len(filters.values[-1]), len(filters.exchanges)):
             return None
-        return self._take_member(self._corner_slots.index(slot), data)
+        corner, exchanges = self._corner_slots.index(slot), len(filters.exchanges)
+        at = grid.SLOTS * exchanges + corner
+        if (self._handed >> corner & 1 and age > self._ages[at]) or self._came_before_loss(slot, age):
+            return False
+        self._ages[at] = age
+        self._handed |= 1 << corner
+        size = exchanges + len(filters.values[-1])
+        has_absence = data[frame.HEADER_SIZE] & frame.HAS_ABSENCE
+        for k in range(size):
+            at = frame.HEADER_SIZE + 1 + k if k < exchanges else frame.member_activations(data) + k - exchanges
+            self._members[corner * size + k] = data[at] if has_absence or k >= exchanges else 0
+        return True
 
     @cold
     def is_owner(self) -> bool:
@@ -84,7 +128,9 @@ class Heard:
 
     @cold
     def gather(self, filters, has_reading: bool) -> Block:
-        """The block as its members handed it over last, with the node's own values of this cycle."""
+        """The block as its members handed it over last, with the own values of this cycle; None if it is another's."""
+        if not self.is_owner():
+            return None
         around = self.around
         block = Block(len(filters.values[-1]), len(filters.exchanges))
         if has_reading:
@@ -95,37 +141,16 @@ class Heard:
             slot = self._corner_slots[corner]
             if slot >= 0 and around.no_reading >> slot & 1:
                 block.no_reading |= 1 << corner
-            elif self._members[corner]:
-                block.put_frame(corner, self._members[corner])
+            elif self._handed >> corner & 1:
+                at = len(self._members) // grid.CORNERS * corner
+                behind = at + block.exchanges
+                block.put(corner, self._members[behind:], self._members[at:behind], None)
         return block
 
     @cold
-    def _take_word(self, kind: int, slot: int, data, age: int, filters) -> bool:
-        around, bit = self.around, 1 << slot
-        if self._slots & bit and age > self._ages[slot]:
-            return False
-        self._slots |= bit
-        self._ages[slot] = age
-        if kind == frame.NO_READING:
-            self._forget(slot)
-            around.no_reading |= bit
-        else:
-            self._words_ccel[slot] = frame.i16(data, frame.HEADER_SIZE)
-            self._put(0, slot, (centred(self._words_ccel[slot], filters.reference_ccel),), 0, 1)
-        return True
-
-    @cold
-    def _take_activations(self, slot: int, data, age: int) -> bool:
-        around, exchange = self.around, data[frame.HEADER_SIZE]
-        channels = len(data) - frame.HEADER_SIZE - 1
-        if not 0 < exchange < len(around.inputs) or channels * grid.TAPS != len(around.inputs[exchange]):
-            return None
-        at = exchange * grid.SLOTS + slot
-        if around.arrived[exchange] >> slot & 1 and age > self._ages[at]:
-            return False
-        self._ages[at] = age
-        self._put(exchange, slot, data, frame.HEADER_SIZE + 1, channels)
-        return True
+    def _came_before_loss(self, slot: int, age: int) -> bool:
+        """Whether a neighbour said later that it has no reading."""
+        return self.around.no_reading >> slot & 1 and age >= self._ages[slot]
 
     @cold
     def _put(self, exchange: int, slot: int, values, at: int, channels: int) -> None:
@@ -135,15 +160,6 @@ class Heard:
         self.around.put(exchange, slot, values, at, channels)
 
     @cold
-    def _take_member(self, corner: int, data) -> bool:
-        """What a block-mate hands over; everybody keeps it, for anybody may turn out to be the owner."""
-        known = self._members[corner]
-        if known and frame.run_of(known) == frame.run_of(data) and frame.u16(data, 4) - frame.u16(known, 4) & 0x8000:
-            return False
-        self._members[corner] = bytes(data)
-        return True
-
-    @cold
     def _forget(self, slot: int) -> None:
         """A neighbour's values are not known any more, nor that it has none."""
         around = self.around
@@ -151,4 +167,4 @@ class Heard:
         for exchange in range(len(around.arrived)):
             around.arrived[exchange] &= ~(1 << slot)
         if slot in self._corner_slots:
-            self._members[self._corner_slots.index(slot)] = b""
+            self._handed &= ~(1 << self._corner_slots.index(slot))

@@ -242,7 +242,7 @@ def test_a_report_that_no_beacon_acknowledges_is_said_until_one_does():
             take(name, payload)
 
     mesh.gateway.on_message = lossy
-    mesh.nodes[0, 0].mode._reported = b""  # so it has to report, and nothing else happens
+    mesh.nodes[0, 0].mode._reported[0] = 0  # so it has to report, and nothing else happens
     for _ in range(3):
         assert is_exact(mesh.run_cycle())
     assert 3 == len(lost)
