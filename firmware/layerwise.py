@@ -10,17 +10,14 @@ missing when a unit is computed is replaced by the node's own value and its bit 
 from array import array
 
 from firmware.filters import compute_unit
-from firmware.neighbours import RECENT, WAITED_FOR, Neighbours
+from firmware.neighbours import AHEAD_MAX, RECENT, WAITED_FOR, Neighbours
 from firmware.pool import Block
 from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame, grid, report
-from protocol.compat import cold, const, rare
+from protocol.compat import cold, rare
 from protocol.filter_set import TRIAL
 from protocol.fixed import centred
 from protocol.health import DEADLINE, DOUBLE, OTHER_SHAPE, STALE
-
-# A neighbour's frame opens a cycle at most so far ahead: further off only a beacon is believed.
-AHEAD_MAX = const(3)
 
 
 class Layerwise:

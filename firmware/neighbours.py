@@ -8,6 +8,8 @@ the count of silent cycles.
 from protocol import grid
 from protocol.compat import cold, const
 
+# A neighbour's frame opens a cycle at most so far ahead: further off only a beacon is believed.
+AHEAD_MAX = const(3)
 # Counted at cycle start: 1 = heard in the cycle before, 3 = unheard for two whole cycles.
 WAITED_FOR = const(2)
 RECENT = const(1)

@@ -2,8 +2,8 @@
 
 A cycle is entered on the beacon, on a neighbour's first frame of the next cycles, or by the own clock after two missed
 beacons. Then filters are switched if the cycle asks for staged ones, the sensor is read, and the mode that the beacon
-asks for does the rest: firmware/layerwise.py or firmware/event.py, of which a node loads the one it needs. A report to
-the gateway is kept until a beacon acknowledges it.
+asks for does the rest: firmware/layerwise.py, change.py or event.py, of which a node loads the one it needs. A report
+to the gateway is kept until a beacon acknowledges it.
 """
 
 import gc
@@ -17,6 +17,8 @@ from protocol.filter_set import RETURNED, STAGED
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
 
+# By kind, the first mode that knows it: a REFRESH is of mode change too.
+_LEAST_MODE = bytes(8) + bytes((beacon.MODE_EVENT, beacon.MODE_EVENT, beacon.MODE_CHANGE, beacon.MODE_EVENT))
 # What may follow each state, a mask of states.
 _MAY_FOLLOW = (
     1 << COLLECT,
@@ -49,7 +51,7 @@ class Node:
         rejoined: others may have spoken, or not have heard, while it was away; link sets this, the mode clears it.
         report: the latest, as long as no beacon acknowledged it.
         exists: slots that hold a neighbour, a mask.
-        mode: the Layerwise or Event that carries out its cycles.
+        mode: the Layerwise, Change or Event that carries out its cycles.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
 
@@ -74,7 +76,8 @@ class Node:
         self.exists = exists
         self.mode: object = None
         self.rejoined = True
-        self._in_event = self.wave.active.has_sign()  # until a beacon tells; main.py loaded what that takes
+        # Until a beacon tells; main.py loaded what that takes.
+        self._in_mode = beacon.MODE_EVENT if self.wave.active.has_sign() else beacon.MODE_ALWAYS
         self._loaded = ""  # the module that the mode comes from
         self._early = {}  # by slot, words for a mode event that is still to begin
         self._sensor = sensor
@@ -116,11 +119,12 @@ class Node:
         self._follow_mode()
 
     def _follow_mode(self) -> None:
-        """Cycles of mode event are those for which the beacon asks, if the filters can do it."""
-        asked = self.beacon.flags & beacon.MODE_MASK == beacon.MODE_EVENT
-        in_event = asked and self.wave.active.has_sign()
-        if in_event != self._in_event:
-            self._in_event = in_event
+        """The beacon asks for a mode; mode event only of filters that can do it."""
+        mode = self.beacon.flags & beacon.MODE_MASK
+        if mode == beacon.MODE_EVENT and not self.wave.active.has_sign():
+            mode = beacon.MODE_ALWAYS
+        if mode != self._in_mode:
+            self._in_mode = mode
             self._open_mode()
 
     @rare
@@ -130,11 +134,16 @@ class Node:
             self.mode = None
             forget(self._loaded)
             self.rejoined = True  # it knows nothing of what the other knew
-        if self._in_event:
+        if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 
             gc.collect()  # loading left holes; small objects shall go there first
             self.mode, self._loaded = event.Event(self), event.__name__
+        elif self._in_mode == beacon.MODE_CHANGE:
+            from firmware import change
+
+            gc.collect()
+            self.mode, self._loaded = change.Change(self), change.__name__
         else:
             from firmware import layerwise
 
@@ -145,7 +154,7 @@ class Node:
     def _feed_early(self, now_ms: int) -> None:
         """The cycle is one of mode event, or those who spoke were wrong."""
         early, self._early = self._early, {}
-        if self._in_event:
+        if self._in_mode == beacon.MODE_EVENT:
             for slot in early:
                 self.mode.feed(frame.VALUE, slot, early[slot], now_ms)
 
@@ -230,7 +239,7 @@ class Node:
             self.trace.take(kind, len(data))
             if frame.phase_of(data) != RETURNED:
                 self.wave.notice(slot, frame.highest_of(data), now_ms)
-        elif self.state == IDLE or (kind > frame.FILTERS and not self._in_event):
+        elif self.state == IDLE or (kind > frame.FILTERS and self._in_mode < _LEAST_MODE[kind]):
             self._hear_early(kind, slot, data)
         else:
             self.mode.feed(kind, slot, data, now_ms)

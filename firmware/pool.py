@@ -59,7 +59,7 @@ class Block:
         """Take in a MEMBER frame; False if that member spoke before, None if it does not fit the filter set."""
         at = frame.member_activations(member)
         flags = member[frame.HEADER_SIZE]
-        if len(member) - at != len(self.maximum) or flags >> 4 != self.exchanges:
+        if not member_fits(member, len(self.maximum), self.exchanges):
             return None
         if (self.pooled | self.no_reading) >> corner & 1:
             return False
@@ -73,3 +73,9 @@ class Block:
     def features(self) -> bytes:
         """The maximum per channel, or nothing when no member was pooled."""
         return bytes(self.maximum) if self.pooled else b""
+
+
+def member_fits(member, channels: int, exchanges: int) -> bool:
+    """Whether a MEMBER frame has the form that a filter set gives it."""
+    at = frame.member_activations(member)
+    return len(member) - at == channels and member[frame.HEADER_SIZE] >> 4 == exchanges

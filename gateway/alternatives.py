@@ -29,14 +29,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.ledger import AIR_OVERHEAD
 from gateway.rule import abnormal
 from gateway.site import Site
 from gateway.tree import Tree
 from protocol.frame import HEADER_SIZE, NODE_FRAME_MAX
 
-# Of send-on-change: 0.25 degrees.
-THRESHOLD_CCEL = 25
 READING_SIZE = 2
 CELL_SIZE = 2
 DELTA_MAX = 127

@@ -85,18 +85,20 @@ class EventAssembly:
         return self._wants_proof and not (awaited & (self._proofs == UNPROVEN)).any()
 
     def close(self, presence: Presence) -> Record:
-        """What the cycle came to. Blocks with a feature of which no node is `pooled` carry it from an earlier cycle."""
+        """What the cycle came to; a block of which no node is `pooled` carries its feature from an earlier one."""
         offline = self._absent & ~self.accounted & (self._proofs == UNPROVEN)
         latest, there = self._states.latest, self._site.mask & ~offline
+        features, pooled = self._states.features(offline), self.accounted & (latest < STATE_NONE)
         presence.close_cycle(self._site.mask)
         return Record(
             self.cycle,
-            self._states.features(offline),
+            features,
             self._readings_ccel,
             self._proofs < STATE_NONE,
-            self.accounted & (latest < STATE_NONE),
+            pooled,
             np.zeros((1, *self._site.mask.shape), np.uint8),
             there & (latest == STATE_NONE) | self._site.mask & offline,
             int((there & (latest == UNKNOWN)).sum()),
+            (features[..., 0] != twin.NOTHING) & ~blocks_with(pooled, self._site),
             np.where(offline, np.uint8(OFFLINE), self._proofs),
         )

@@ -32,10 +32,10 @@ from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
 from gateway.model import SPECS, ModelError, ModelSpec, spec_named
 from gateway.site import Site, load_site
-from protocol.beacon import MODE_ALWAYS, MODE_EVENT
+from protocol.beacon import MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
 
 # As files and commands call them.
-MODES = {"always": MODE_ALWAYS, "event": MODE_EVENT}
+MODES = {"always": MODE_ALWAYS, "change": MODE_CHANGE, "event": MODE_EVENT}
 _MS_MAX = 65_535
 _TEXTS = {"spec": "seed", "mode": "always", "broker": "auto", "state": "state"}
 _TIMES = ("exchange_ms", "gather_ms", "report_ms")
@@ -85,7 +85,7 @@ def check_mode(name: str, spec: ModelSpec) -> str:
         ConfigError: there is none of this name, or it needs another spec.
     """
     if name not in MODES:
-        raise ConfigError(f"mode: {name[:40]!r} is none; write {' or '.join(MODES)}")
+        raise ConfigError(f"mode: {name[:40]!r} is none; write {', '.join(MODES)}")
     if MODES[name] == MODE_EVENT and not spec.has_sign:
         able = " or ".join(f'"{other.name}"' for other in SPECS.values() if other.has_sign)
         raise ConfigError(f'mode: "{name}": spec "{spec.name}" has no zones to be silent in; write spec = {able}')

@@ -34,9 +34,9 @@ class Record(NamedTuple):
         no_reading: bool [rows, cols], said so, or known to be absent before the cycle opened.
         late: values that should have taken part and did not: units not pooled, and neighbours' values replaced although
             the neighbour has a reading.
+        carried: bool [block rows, block cols], the feature was reported in an earlier cycle, and nothing since.
         proofs: mode event: uint8 [rows, cols], the state that each node proved, STATE_NONE without a reading, UNPROVEN
-            or OFFLINE. `pooled` are then those that said their state in this cycle: a feature of none of them is
-            carried from an earlier one. None in mode always.
+            or OFFLINE. `pooled` are then those that said their state in this cycle. None in the other modes.
     """
 
     cycle: int
@@ -47,6 +47,7 @@ class Record(NamedTuple):
     absence: NDArray[np.uint8]
     no_reading: NDArray[np.bool_]
     late: int
+    carried: NDArray[np.bool_]
     proofs: NDArray[np.uint8] | None = None
 
 
@@ -122,8 +123,7 @@ class Assembly:
         members = dict(enumerate(members_of(owner)))
         pooled = [corner for corner in members if report.pooled >> corner & 1]
         silent = [corner for corner in members if report.no_reading >> corner & 1]
-        fits = report.exchanges == self._exchanges and len(report.features) in (0, self._channels)
-        if not fits or not all(self._is_cell(members[corner]) for corner in pooled + silent):
+        if not self.fits(owner, report):
             self.misfits += 1
             self.leave_out(owner)
             return False
@@ -140,17 +140,28 @@ class Assembly:
             self._features[block] = np.maximum(self._features[block], list(report.features))
         return True
 
+    def fits(self, owner: Cell, report: Report) -> bool:
+        """Whether a report has the form that filters and site give it."""
+        members = enumerate(members_of(owner))
+        named = [member for corner, member in members if (report.pooled | report.no_reading) >> corner & 1]
+        right_size = report.exchanges == self._exchanges and len(report.features) in (0, self._channels)
+        return right_size and all(self._is_cell(member) for member in named)
+
     def is_complete(self, awaited: NDArray[np.bool_]) -> bool:
         """Whether every cell worth waiting for is accounted for."""
         return not (awaited & ~self.accounted).any()
 
     def close(self, presence: Presence) -> Record:
         """What the cycle came to; presence learns from it."""
+        presence.close_cycle(self.accounted)
+        return self.record()
+
+    def record(self) -> Record:
+        """What the reports so far come to."""
         gone = self._absent & ~self.accounted
         no_reading = self._no_reading & ~self._pooled | gone
         due = self._site.mask & ~no_reading
         late = int((due & ~self._pooled).sum()) + self._replaced(due)
-        presence.close_cycle(self.accounted)
         return Record(
             self.cycle,
             self._features,
@@ -160,6 +171,7 @@ class Assembly:
             self._absence,
             no_reading,
             late,
+            np.zeros(self._site.block_shape, np.bool_),
         )
 
     def _is_cell(self, cell: Cell) -> bool:

@@ -30,9 +30,14 @@ class Comparison(NamedTuple):
 
 
 def compare(record: Record, filters: Filters, site: Site) -> Comparison:
-    """Compare a cycle's features with the twin's: absence bytes included, or those of a full exchange in mode event."""
+    """Compare a cycle's features with the twin's: absence bytes included, or those of a full exchange in mode event.
+
+    Where no reading is known there is nothing to compare.
+    """
     if record.proofs is not None:
         return _compare_proofs(record, record.proofs, filters, site)
+    if not record.has_reading.any():
+        return Comparison(0, 0, 0)
     masks = site.neighbour_masks
     units = twin.units(filters, record.readings_ccel, record.has_reading, masks, record.absence)
     known = twin.computable(record.pooled, record.has_reading, masks, record.absence)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gateway import decision
 from gateway.carried import EventAssembly, States
+from gateway.carried_reports import THRESHOLD_CCEL, ChangeAssembly, Reports
 from gateway.cycles import Assembly, Presence, Record, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
@@ -81,8 +82,11 @@ class Gateway:
         rollout: the latest new model on its way, None before the first.
         may_switch: asked before a cycle is computed with another model, again and again until it says so. Who keeps
             models writes it down first: nodes that try filters which a restarted gateway knows nothing of are lost.
-        mode: MODE_ALWAYS or MODE_EVENT of protocol/beacon.py; without a layer with sign every cycle is of mode always.
-        wants_proof: in mode event, ask every node for its own state and reading (gateway/carried.py).
+        mode: MODE_ALWAYS, MODE_CHANGE or MODE_EVENT of protocol/beacon.py; without a layer with sign always is meant
+            by event.
+        threshold_ccel: in mode change, a reading that differs by more from the node's last word is said, u16.
+        wants_proof: in mode event, ask every node for its own state and reading (gateway/carried.py), in mode change
+            for its last word (gateway/carried_reports.py).
         faults: what came in and was of no use, by kind.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
@@ -102,6 +106,7 @@ class Gateway:
         self.rollout: Rollout | None = None
         self.may_switch: Callable[[Model], bool] = lambda model: True
         self.mode: int = beacon.MODE_ALWAYS
+        self.threshold_ccel = THRESHOLD_CCEL
         self.wants_proof = False
         self.faults: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
@@ -115,6 +120,7 @@ class Gateway:
         self._exchanges = model.filters.exchanges
         self._assembly: Assembly | EventAssembly | None = None
         self._node_states = States(site)
+        self._reports: Reports | None = None
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._accounted = np.zeros(site.mask.shape, np.bool_)
@@ -156,14 +162,7 @@ class Gateway:
         cycle = self.next_cycle
         self.next_cycle += 1
         flags = self._follow_rollout()
-        absent = self._absent()
-        if self.mode == beacon.MODE_EVENT and self.model.filters.layers[0].activation == SIGN:
-            flags |= beacon.MODE_EVENT | (beacon.WANT_PROOF if self.wants_proof else 0)
-            self._assembly = EventAssembly(self.site, cycle, self._node_states, absent, self.wants_proof)
-        else:
-            flags |= beacon.WANT_READINGS
-            channels = self.model.filters.layers[-1].channels_out
-            self._assembly = Assembly(self.site, cycle, channels, self._exchanges, absent)
+        flags |= self._open_assembly(cycle, self._absent())
         self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges)
         return self._beacon(cycle, flags)
 
@@ -250,6 +249,23 @@ class Gateway:
         asks: int = beacon.WANT_FILTERS
         return asks
 
+    def _open_assembly(self, cycle: int, absent: NDArray[np.bool_]) -> int:
+        """Begin to gather a cycle of the mode asked for. Returns the beacon's flags for it."""
+        filters, reports, self._reports = self.model.filters, self._reports, None
+        flags: int = self.mode | (beacon.WANT_PROOF if self.wants_proof else 0)
+        if self.mode == beacon.MODE_EVENT and filters.layers[0].activation == SIGN:
+            self._assembly = EventAssembly(self.site, cycle, self._node_states, absent, self.wants_proof)
+        elif self.mode == beacon.MODE_CHANGE:
+            if reports is None or reports.version != filters.version:
+                reports = Reports(filters.version)
+            self._reports = reports
+            self._assembly = ChangeAssembly(self.site, cycle, filters, absent, reports, self.wants_proof)
+        else:
+            channels = filters.layers[-1].channels_out
+            self._assembly = Assembly(self.site, cycle, channels, self._exchanges, absent)
+            flags = beacon.WANT_READINGS
+        return flags
+
     def counted_on(self) -> set[Cell]:
         """The cells that are there, as far as anybody knows."""
         absent = self._absent()
@@ -281,6 +297,7 @@ class Gateway:
             self._acked_cycle,
             rows,
             cols,
+            self.threshold_ccel if flags & beacon.MODE_MASK == beacon.MODE_CHANGE else 0,
         )
         data = beacon.pack(fields, np.packbits(self._acked, bitorder="little").tobytes())
         self.traffic["beacons"] += 1
@@ -301,6 +318,8 @@ class Gateway:
             return
         if self._assembly is None or cycle != self._assembly.cycle:
             self._on_other_cycle(cell, cycle, report)
+            if isinstance(self._assembly, ChangeAssembly):
+                self._assembly.take_late(cell, cycle, frame.version_of(payload), report)
         elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self.faults["other_version"] += 1
             self._assembly.leave_out(cell)
@@ -319,14 +338,15 @@ class Gateway:
         cycle = self._believed_cycle(payload, "proof" if is_proof else "state")
         if cycle is None:
             return
-        if isinstance(assembly, EventAssembly) and cycle == assembly.cycle:
-            if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
-                self.faults["other_version"] += 1
-                assembly.leave_out(cell)
-            elif is_proof:
-                assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
-            else:
-                assembly.take_state(cell, state)
+        is_due = assembly is not None and cycle == assembly.cycle
+        is_other = frame.version_of(payload) != self.model.filters.version & 0xFFFF
+        if is_due and is_other and isinstance(assembly, EventAssembly):
+            self.faults["other_version"] += 1
+            assembly.leave_out(cell)
+        elif is_due and is_proof and isinstance(assembly, EventAssembly | ChangeAssembly):
+            assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
+        elif is_due and isinstance(assembly, EventAssembly):
+            assembly.take_state(cell, state)
         elif not is_proof:
             self.next_cycle = max(self.next_cycle, cycle + 1)
             self.faults["late_report"] += 1

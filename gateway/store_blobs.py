@@ -1,6 +1,6 @@
 """Cycles, heads and filters as the bytes that the store keeps. Little-endian; nothing is unpickled.
 
-A cycle, version 1, or 2 of mode event:
+A cycle, version 1; 2 where features are carried; 3 of mode event:
 
      0  u8    version
      1  u8[4] rows, cols, channels, exchanges
@@ -8,8 +8,8 @@ A cycle, version 1, or 2 of mode event:
      9  -     zlib: readings as differences to the cell before, zigzag, all low bytes, then all high bytes
                     features u8 [block rows, block cols, channels], 0 where missing; absence u8 [exchanges, rows, cols]
                     bits, each plane filled up to a byte: feature there; cells of the site, has_reading, pooled,
-                    no_reading
-                    version 2: proofs u8 [rows, cols]
+                    no_reading; version 2 and 3: carried, of the blocks
+                    version 3: proofs u8 [rows, cols]
 
 A head, version 1: u8 version, u8 layers; then of each layer u32 inputs, u32 outputs, f32 weights, f32 bias.
 """
@@ -29,7 +29,7 @@ from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
 from protocol.grid import BLOCK_SIDE
 
 _CYCLE = struct.Struct("<5BI")
-_VERSIONS = _ALWAYS, _EVENT = 1, 2
+_VERSIONS = _PLAIN, _CARRIED, _PROVEN = 1, 2, 3
 # Level 9 takes twice the time for 2 % less: what is left is the sensors' noise.
 _ZLIB_LEVEL = 6
 _HEAD = struct.Struct("<BB")
@@ -44,7 +44,6 @@ class _Sizes(NamedTuple):
     cols: int
     channels: int
     exchanges: int
-    has_proofs: bool
 
     @property
     def features(self) -> tuple[int, int, int]:
@@ -54,9 +53,8 @@ class _Sizes(NamedTuple):
     def absence(self) -> tuple[int, int, int]:
         return self.exchanges, self.rows, self.cols
 
-    @property
-    def planes(self) -> list[tuple[int, ...]]:
-        return [self.features, *[(self.rows, self.cols)] * 4]
+    def planes(self, version: int) -> list[tuple[int, ...]]:
+        return [self.features, *[(self.rows, self.cols)] * 4, *[self.features[:2]] * (version > _PLAIN)]
 
 
 def pack_cycle(record: Record, cells: Bits) -> bytes:
@@ -67,9 +65,10 @@ def pack_cycle(record: Record, cells: Bits) -> bytes:
         cells: bool [rows, cols], the site's mask: what a twin needs to recompute the cycle after a node was added.
     """
     rows, cols = cells.shape
-    version = _ALWAYS if record.proofs is None else _EVENT
+    version = _PROVEN if record.proofs is not None else _CARRIED if record.carried.any() else _PLAIN
     head = _CYCLE.pack(version, rows, cols, record.features.shape[2], len(record.absence), record.late)
-    planes = [record.features != NOTHING, cells, record.has_reading, record.pooled, record.no_reading]
+    masks = cells, record.has_reading, record.pooled, record.no_reading
+    planes = [record.features != NOTHING, *masks, *([record.carried] if version > _PLAIN else [])]
     parts = [
         _pack_readings(record.readings_ccel),
         np.maximum(record.features, 0).astype(np.uint8).tobytes(),
@@ -92,25 +91,26 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
         ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
     """
     if len(data) < _CYCLE.size or data[0] not in _VERSIONS:
-        raise ValueError(f"no record of version {_ALWAYS} or {_EVENT}")
-    version, rows, cols, channels, exchanges, late = _CYCLE.unpack_from(data)
-    sizes = _Sizes(rows, cols, channels, exchanges, version == _EVENT)
+        raise ValueError(f"no record of version {_PLAIN} to {_PROVEN}")
+    version, *numbers, late = _CYCLE.unpack_from(data)
+    sizes = _Sizes(*numbers)
     if sizes[:2] != shape:
         raise ValueError(f"a record of {sizes.rows} x {sizes.cols} cells, the site has {shape[0]} x {shape[1]}")
-    body = _decompress(data[_CYCLE.size :], sizes)
+    body = _decompress(data[_CYCLE.size :], sizes, version)
     at = 2 * sizes.rows * sizes.cols
     readings_ccel = _unpack_readings(body[:at]).reshape(shape)
     features, at = _take(body, at, sizes.features)
     absence, at = _take(body, at, sizes.absence)
     planes = []
-    for plane in sizes.planes:
+    for plane in sizes.planes(version):
         count = int(np.prod(plane))
         packed, at = _take(body, at, (-(-count // 8),))
         planes.append(np.unpackbits(packed, count=count).astype(np.bool_).reshape(plane))
-    there, cells, has_reading, pooled, no_reading = planes
-    proofs = _take(body, at, shape)[0] if sizes.has_proofs else None
+    there, cells, has_reading, pooled, no_reading, *behind = planes
+    carried = behind[0] if behind else np.zeros(sizes.features[:2], np.bool_)
+    proofs = _take(body, at, shape)[0] if version == _PROVEN else None
     known = np.where(there, features.astype(np.int16), np.int16(NOTHING))
-    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late, proofs), cells
+    return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late, carried, proofs), cells
 
 
 def pack_head(head: Head) -> bytes:
@@ -181,9 +181,9 @@ def _unpack_readings(data: bytes) -> NDArray[np.int16]:
     return np.cumsum(differences, dtype=np.uint16).view(np.int16)
 
 
-def _decompress(data: bytes, sizes: _Sizes) -> bytes:
-    bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes)
-    cells = (3 if sizes.has_proofs else 2) * sizes.rows * sizes.cols
+def _decompress(data: bytes, sizes: _Sizes, version: int) -> bytes:
+    bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes(version))
+    cells = (3 if version == _PROVEN else 2) * sizes.rows * sizes.cols
     size = cells + int(np.prod(sizes.features)) + int(np.prod(sizes.absence)) + bits
     stream = zlib.decompressobj()
     try:

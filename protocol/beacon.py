@@ -1,8 +1,8 @@
 """The beacon: the gateway opens a cycle. Little-endian.
 
      0  u8   wire version (high nibble) | kind BEACON (low nibble)
-     1  u8   flags: mode (bits 0-1: 0 always, 2 event) | 4 reports carry readings | 8 nodes publish their health
-            | 16 opens no cycle | 32 nodes say which filters they hold | 64 mode event: nodes prove their state
+     1  u8   flags: mode (bits 0-1: 0 always, 1 change, 2 event) | 4 reports carry readings | 8 nodes publish their
+            health | 16 opens no cycle | 32 nodes say which filters they hold | 64 nodes give proofs, not in mode always
      2  u32  run, larger at each gateway start
      6  u32  cycle
     10  u32  period, ms, 1..178,956,969: the time to the next beacon when all goes well
@@ -13,15 +13,17 @@
     26  u8   block rows
     27  u8   block columns
     28  u8[] bitmap, one bit a block in reading order, lowest bit first: its report is stored
+     -  u16  in mode change only: the threshold, ccel
 """
 
 import struct
 from collections import namedtuple
 
 from protocol.compat import const
-from protocol.frame import BEACON, WIRE_VERSION
+from protocol.frame import BEACON, WIRE_VERSION, u16
 
 MODE_ALWAYS = const(0)
+MODE_CHANGE = const(1)
 MODE_EVENT = const(2)
 MODE_MASK = const(3)
 WANT_READINGS = const(4)
@@ -33,11 +35,12 @@ WANT_PROOF = const(64)
 SIZE = const(28)
 # 2048 blocks: a site of 90 x 90 nodes. It bounds what a node has to take in at once.
 BITMAP_MAX = const(256)
-BEACON_MAX = const(284)
+BEACON_MAX = const(286)
 # Three periods, after which a node goes on by its own clock, have to fit half the ticks' range (protocol/compat.py).
 PERIOD_MS_MAX = const((1 << 29) // 3 - 1)
 
 _FORMAT = "<BBIIIHHIIBB"
+_THRESHOLD_SIZE = const(2)
 
 
 Beacon = namedtuple(
@@ -53,14 +56,16 @@ Beacon = namedtuple(
         "acked_cycle",
         "block_rows",
         "block_cols",
+        "threshold_ccel",
     ),
 )
-"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`."""
+"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`. `threshold_ccel`: 0 in other modes."""
 
 
 def pack(beacon: Beacon, bitmap) -> bytes:
     """A beacon in bytes; the bitmap is ceil(block_rows * block_cols / 8) bytes."""
-    return struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon) + bytes(bitmap)
+    data = struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon[:-1]) + bytes(bitmap)
+    return data + struct.pack("<H", beacon.threshold_ccel) if beacon.flags & MODE_MASK == MODE_CHANGE else data
 
 
 def unpack(frame):
@@ -68,8 +73,10 @@ def unpack(frame):
     size = len(frame)
     if size < SIZE or size > BEACON_MAX or frame[0] != WIRE_VERSION << 4 | BEACON:
         return None
-    latest = Beacon(*struct.unpack_from(_FORMAT, frame, 0)[1:])
-    fits = size == SIZE + (latest.block_rows * latest.block_cols + 7) // 8
+    behind = _THRESHOLD_SIZE if frame[1] & MODE_MASK == MODE_CHANGE else 0
+    threshold_ccel = u16(frame, size - behind) if behind else 0
+    latest = Beacon(*(struct.unpack_from(_FORMAT, frame, 0)[1:] + (threshold_ccel,)))
+    fits = size == SIZE + (latest.block_rows * latest.block_cols + 7) // 8 + behind
     in_range = 0 < latest.period_ms <= PERIOD_MS_MAX and latest.exchange_ms and latest.gather_ms
     return latest if fits and in_range else None
 

@@ -39,7 +39,8 @@ def calm(cycle, readings_ccel=None, site=SITE):
     readings = np.full(shape, 2200, np.int16) if readings_ccel is None else readings_ccel
     features = np.zeros((*site.block_shape, 1), np.int16)
     no_absence, no = np.zeros((1, *shape), np.uint8), np.zeros(shape, np.bool_)
-    return Record(cycle, features, readings, site.mask, site.mask, no_absence, no, 0)
+    carried = np.zeros(site.block_shape, np.bool_)
+    return Record(cycle, features, readings, site.mask, site.mask, no_absence, no, 0, carried)
 
 
 def random_record(rng, cycle=0, site=SITE, channels=1, exchanges=1):
@@ -49,7 +50,8 @@ def random_record(rng, cycle=0, site=SITE, channels=1, exchanges=1):
     readings_ccel = rng.integers(-32_768, 32_768, shape).astype(np.int16)
     features = rng.integers(-1, 256, (*site.block_shape, channels)).astype(np.int16)
     absence = rng.integers(0, 256, (exchanges, *shape)).astype(np.uint8)
-    return Record(cycle, features, readings_ccel, bits[0], bits[1], absence, bits[2], int(rng.integers(0, 1_000)))
+    late, carried = int(rng.integers(0, 1_000)), rng.random(site.block_shape) < 0.5
+    return Record(cycle, features, readings_ccel, bits[0], bits[1], absence, bits[2], late, carried)
 
 
 def exact_record(rng, cycle, model, site=SITE):
@@ -61,7 +63,8 @@ def exact_record(rng, cycle, model, site=SITE):
     units = twin.units(model.filters, readings_ccel, site.mask, masks, lost & masks)
     late = int((site.mask & ~pooled).sum())
     features = twin.pool(units, pooled)
-    return Record(cycle, features, readings_ccel, pooled, pooled, lost & masks, np.zeros(shape, np.bool_), late)
+    no, carried = np.zeros(shape, np.bool_), np.zeros(site.block_shape, np.bool_)
+    return Record(cycle, features, readings_ccel, pooled, pooled, lost & masks, no, late, carried)
 
 
 def decide(state, record, model, head, site=SITE):

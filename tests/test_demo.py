@@ -21,6 +21,7 @@ from gateway.model import SPECS, Filters
 from gateway.rule import abnormal
 from gateway.site import site_of_cells
 from tools import cli, readings
+from tools.demo.judged import as_given, places
 from tools.demo.plan import Options, Plan
 from tools.demo.run import wrong_readings
 from tools.mesh.mesh import Mesh, NodeKind
@@ -185,6 +186,26 @@ def test_a_cycle_beyond_the_readings_is_a_problem_and_no_crash():
     ] == wrong_readings(plan, outcomes)
 
 
+def test_in_mode_change_a_last_word_may_be_the_threshold_away_from_the_reading_and_no_further():
+    site = site_of_cells("pair", {(0, 0), (0, 1)})
+    given, options = np.array([[2000, 2100]] * 3, np.int16), Options(mode="change")
+    plan = Plan(site, SPECS["lean"], NodeKind("cpython", None), given, np.ones((3, 2), np.bool_), None, options, 25)
+    said = ([2000, 2125], [1975, 2100], [1974, 2100])
+    outcomes = [outcome_of(cycle, np.array([values], np.int16), has=True) for cycle, values in enumerate(said)]
+    assert ["cycle 2: a node reported another reading than its sensor gave"] == wrong_readings(plan, outcomes)
+
+
+def test_decisions_and_places_are_judged_by_what_sensors_gave_not_by_what_was_said():
+    site = site_of_cells("row", {(0, col) for col in range(6)})
+    given = np.array([[2000, 2300, 2000, 2000, 2000, 2000]], np.int16)
+    plan = Plan(site, SPECS["lean"], NodeKind("cpython", None), given, np.ones((1, 6), np.bool_), None, Options())
+    outcome = outcome_of(0, np.array([[2000, 2299, 2000, 2000, 2000, 2299]], np.int16), has=True)
+    outcome = outcome._replace(decision=Decision((0.0, 1.0), True, (0, 0)))
+    assert {"found": 1, "near": 1} == places(plan, [outcome])
+    (record,) = as_given(plan, [outcome.record])
+    assert given.tolist() == record.readings_ccel.tolist()
+
+
 def test_readings_by_cell_stand_as_the_site_does_and_holes_have_none():
     site = site_of_cells("corner", {(0, 0), (0, 1), (1, 0)})
     given, present = np.array([[2000, 2001, 2002], [1, 2, 3]], np.int16), np.array([[True, False, True]] * 2)
@@ -196,7 +217,8 @@ def test_readings_by_cell_stand_as_the_site_does_and_holes_have_none():
 def outcome_of(cycle, readings_ccel, has):
     """A decided cycle of a row of nodes that reported these readings, or none."""
     there, absence = np.full(readings_ccel.shape, has), np.zeros((1, *readings_ccel.shape), np.uint8)
-    record = Record(cycle, np.zeros((1, 1, 5), np.int16), readings_ccel, there, there, absence, ~there, 0)
+    carried = np.zeros((1, 1), np.bool_)
+    record = Record(cycle, np.zeros((1, 1, 5), np.int16), readings_ccel, there, there, absence, ~there, 0, carried)
     return Outcome(record, Decision((1.0, 0.0), False, None), 1, 1, Comparison(0, 0, 0))
 
 

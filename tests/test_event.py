@@ -338,7 +338,7 @@ def test_real_nodes_and_a_real_broker_stay_exact_in_silence_and_over_new_filters
     ("asked", "said"),
     [
         ({"spec": "seed", "mode": "event"}, "--mode event: spec seed has no zones to be silent in; write --spec zone"),
-        ({"spec": "zone", "mode": "change"}, "--mode change: is not always or event"),
+        ({"spec": "zone", "mode": "never"}, "--mode never: is not always, change, event"),
     ],
 )
 def test_mode_event_is_refused_where_it_cannot_be_had(asked, said):

@@ -18,6 +18,8 @@ SUMMARY = {
     "broker": "mosquitto 2.0",
     "spec": "seed",
     "mode": "always",
+    "threshold_ccel": 0,
+    "carried": 0,
     "exact": {"compared": 5, "equal": 5},
     "cycles": 1,
     "filters": {"from": 1, "to": 2, "accepted": True, "confirmed": 4, "refused": 0},
@@ -35,7 +37,8 @@ def outcome(readings_ccel, present, abnormal=False, where=None):
     has = np.array(present, np.bool_)
     values = np.where(has, np.array(readings_ccel, np.int16), np.int16(0))
     features = np.zeros((1, 1, 5), np.int16)
-    record = Record(7, features, values, has, has, np.zeros((2, 2, 2), np.uint8), ~has, 0)
+    absence, carried = np.zeros((2, 2, 2), np.uint8), np.zeros((1, 1), np.bool_)
+    record = Record(7, features, values, has, has, absence, ~has, 0, carried)
     return Outcome(record, Decision((0.5, 0.5), abnormal, where), 1, 1, Comparison(5, 5, 0))
 
 

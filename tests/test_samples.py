@@ -33,7 +33,8 @@ def numbers(samples):
 def record_of(readings_ccel, has_reading):
     absence = np.zeros((2, *has_reading.shape), np.uint8)
     features = np.full((*SITE.block_shape, 5), -1, np.int16)
-    return Record(1, features, readings_ccel, has_reading, has_reading, absence, ~has_reading, late=0)
+    carried = np.zeros(SITE.block_shape, np.bool_)
+    return Record(1, features, readings_ccel, has_reading, has_reading, absence, ~has_reading, late=0, carried=carried)
 
 
 def test_records_become_samples_with_the_rules_labels_and_those_without_a_reading_are_left_out(seed):

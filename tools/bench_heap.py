@@ -1,8 +1,9 @@
 """How much heap a node takes, step by step, on real MicroPython with the device build: `python -m tools.bench_heap`.
 
-A node with eight neighbours, of spec seed in mode always and of spec zone in mode event, is started up to its first
-connection and through its first cycle, then takes in a signed filter set, as from the wave; after each step the garbage
-is collected and what is left is counted. Bytes of the 64-bit Unix port, whose pointers are twice as long as a board's.
+A node with eight neighbours, of spec seed in modes always and change and of spec zone in mode event, is started up to
+its first connection and through its first cycle, then takes in a signed filter set, as from the wave; after each step
+the garbage is collected and what is left is counted. Bytes of the 64-bit Unix port, whose pointers are twice as long as
+a board's.
 """
 
 import functools
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.keys import public_hex
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
@@ -23,7 +25,8 @@ from tools.flash.bundle import attributes
 from tools.rig.interpreter import run
 
 HEAP = 32 * 1024
-SPEC_OF = {"always": "seed", "event": "zone"}
+SPEC_OF = {"always": "seed", "change": "seed", "event": "zone"}
+MODES = {"always": beacon.MODE_ALWAYS, "change": beacon.MODE_CHANGE, "event": beacon.MODE_EVENT}
 # Planned: reports that wait for a connection. The seed's are 32 to 45 bytes with readings.
 RING_REPORTS, RING_REPORT_SIZE = 16, 64
 STAYS = "its first cycle done: this is what stays"
@@ -74,11 +77,10 @@ print(json.dumps(steps))
 
 
 def steps(folder: Path, mode: str) -> list[tuple[str, int]]:
-    """(step, bytes in use after it); `mode`: always or event."""
+    """(step, bytes in use after it); `mode`: one of SPEC_OF."""
     build(folder)
     filters, key = start_filters(SPECS[SPEC_OF[mode]]), Ed25519PrivateKey.generate()
-    flags = beacon.MODE_EVENT if mode == "event" else beacon.MODE_ALWAYS
-    opening = beacon.Beacon(flags, 1, 1, 600_000, 10_000, 10_000, filters.version, 0, block_rows=9, block_cols=13)
+    opening = beacon.Beacon(MODES[mode], 1, 1, 600_000, 10_000, 10_000, filters.version, 0, 9, 13, THRESHOLD_CCEL)
     (folder / "filters.bin").write_bytes(filters.pack("lounge"))
     (folder / "new.filters").write_bytes(signed(replace(filters, version=2), "lounge", key))
     config = {

@@ -70,7 +70,12 @@ def demo(
         typer.Option(help="CSV of real readings: a header of node names, a row a cycle, degrees Celsius."),
     ] = None,
     spec: Annotated[str, typer.Option(help="The network: seed, lean or zone.")] = "seed",
-    mode: Annotated[str, typer.Option(help="When nodes speak: always, or event (spec zone).")] = "always",
+    mode: Annotated[
+        str, typer.Option(help="When nodes speak: always, change (when something moved), or event (spec zone).")
+    ] = "always",
+    threshold: Annotated[
+        float | None, typer.Option(help="Mode change: readings that moved by more are said, degrees; default 0.25.")
+    ] = None,
     cycles: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many cycles; default 48.")] = None,
     train_cycles: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Learn from the first so many; default half of them.")
@@ -95,7 +100,7 @@ def demo(
     from tools.demo.plan import Options
     from tools.demo.run import Demo
 
-    options = Options(site, readings, spec, mode, cycles, train_cycles, seed, broker, runtime, heap, out)
+    options = Options(site, readings, spec, mode, threshold, cycles, train_cycles, seed, broker, runtime, heap, out)
     with stages() as stage:
         run = Demo(options, stage)
         summary = run.run()

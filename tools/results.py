@@ -36,6 +36,7 @@ def cycle_line(outcome: Outcome) -> dict[str, Any]:
         "head_revision": outcome.head_revision,
         "features": blocks,
         "no_reading": [node_name(row, col) for row, col in np.argwhere(record.no_reading).tolist()],
+        "carried": np.argwhere(record.carried).tolist(),
         "late": record.late,
         "scores": list(decided.scores),
         "abnormal": decided.abnormal,

@@ -1,30 +1,31 @@
 """How right a demo was: decisions against the site's rule, places against the largest difference, readings as given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.acceptance import accuracy as accuracy_of
+from gateway.cycles import Record
 from gateway.gateway import Outcome
 from gateway.model import Model
 from gateway.rule import abnormal, largest_difference
 from gateway.samples import samples_of
-from gateway.site import Cell, Site
+from gateway.site import Cell
 from protocol.grid import BLOCK_SIDE, node_name
 from tools.demo.plan import Plan
 from tools.mesh.mesh import parse_heap
 
 
-def accuracy(outcomes: list[Outcome], site: Site, before: Model, after: Model) -> dict[str, Any]:
-    """Percent of cycles that are decided right, without hysteresis, against the site's rule on the reported readings.
+def accuracy(plan: Plan, outcomes: list[Outcome], before: Model, after: Model) -> dict[str, Any]:
+    """Percent of cycles that are decided right, without hysteresis, against the site's rule on the sensors' readings.
 
-    Both models decide the same cycles, from the readings as reported (R0-13).
+    Both models decide the same cycles, from what nodes said: their readings, in mode change their last words (R0-13).
 
     Args:
+        plan: with the readings that sensors were given.
         outcomes: cycles that were not trained on.
-        site: where they happened.
         before: the model before training; after: the one that was rolled out.
 
     Returns:
@@ -35,25 +36,28 @@ def accuracy(outcomes: list[Outcome], site: Site, before: Model, after: Model) -
     if not records:
         return {"cycles": 0} | dict.fromkeys(("before", "after", "majority", "rule"))
     samples = samples_of(records)
+    given_ccel = np.stack([record.readings_ccel for record in as_given(plan, records)])
+    samples = samples._replace(abnormal=abnormal(given_ccel, samples.present))
     share = float(samples.abnormal.mean())
     return {
         "cycles": samples.cycles,
-        "before": _percent(accuracy_of(before, site, samples)),
-        "after": _percent(accuracy_of(after, site, samples)),
+        "before": _percent(accuracy_of(before, plan.site, samples)),
+        "after": _percent(accuracy_of(after, plan.site, samples)),
         "majority": _percent(max(share, 1 - share)),
         "rule": 100.0,
     }
 
 
-def places(outcomes: list[Outcome]) -> dict[str, int]:
-    """How well `where` was named.
+def places(plan: Plan, outcomes: list[Outcome]) -> dict[str, int]:
+    """How well `where` was named, by the readings that sensors were given.
 
     Returns:
         found: abnormal cycles that were decided abnormal; near: those of them whose block is that of the largest
         difference, or next to it, corners included.
     """
     counts = {"found": 0, "near": 0}
-    for record, decided in ((outcome.record, outcome.decision) for outcome in outcomes):
+    records = as_given(plan, [outcome.record for outcome in outcomes])
+    for record, decided in zip(records, (outcome.decision for outcome in outcomes), strict=True):
         if not decided.abnormal or not abnormal(record.readings_ccel, record.has_reading):
             continue
         counts["found"] += 1
@@ -70,8 +74,20 @@ def is_near(where: tuple[int, int] | None, readings_ccel: NDArray[np.int16], pre
     return bool((np.abs(blocks - where).max(axis=1) <= 1).any())
 
 
+def as_given(plan: Plan, records: Sequence[Record]) -> list[Record]:
+    """What was reported, with the sensors' readings in place of what nodes said; beyond the plan's cycles as it is."""
+    there = len(plan.readings_ccel)
+    given_ccel, _ = plan.fields(there)
+    return [
+        record._replace(readings_ccel=np.where(record.has_reading, given_ccel[record.cycle], 0).astype(np.int16))
+        if record.cycle < there
+        else record
+        for record in records
+    ]
+
+
 def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
-    """A line for each cycle in which a node reported another reading than its sensor was given."""
+    """A line for each cycle in which a node said what its sensor was not given, or what is too far from it by now."""
     rows, cols = np.array(plan.site.cells).T
     there = len(plan.readings_ccel)
     wrong = []
@@ -81,7 +97,8 @@ def wrong_readings(plan: Plan, outcomes: list[Outcome]) -> list[str]:
             continue
         has = record.has_reading[rows, cols]
         given_ccel, present = plan.readings_ccel[record.cycle], plan.present[record.cycle]
-        if (has & ~present).any() or (record.readings_ccel[rows, cols][has] != given_ccel[has]).any():
+        away_ccel = np.abs(record.readings_ccel[rows, cols].astype(np.int32) - given_ccel)
+        if (has & ~present).any() or (away_ccel[has] > plan.threshold_ccel).any():
             wrong.append(f"cycle {record.cycle}: a node reported another reading than its sensor gave")
     return wrong
 

@@ -60,7 +60,11 @@ def _row(places: list[int], marked: list[bool]) -> Text:
     return line
 
 
-_COMPARED = {"always": "features", "event": "node states and features"}
+_COMPARED = {
+    "always": "features",
+    "change": "features of what nodes said last",
+    "event": "node states and features",
+}
 
 
 def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
@@ -70,20 +74,28 @@ def _facts(summary: dict[str, Any], outcomes: list[Outcome]) -> Table:
         "nodes": ", ".join(f"{count} x {name}" for name, count in summary["runtime"].items())
         + (f", heap {summary['heap']} each" if summary["heap"] else ""),
         "broker": summary["broker"],
-        "network": f"{summary['spec']}, mode {summary['mode']}",
+        "network": f"{summary['spec']}, {_mode(summary)}",
         "exact": f"{exact['equal']} of {exact['compared']} {_COMPARED[summary['mode']]} are exact, bit for bit",
         "decisions": f"{summary['cycles']} cycles, {abnormal} abnormal",
+        "carried": f"{summary['carried']:,} blocks of all cycles together, which said nothing new",
         "filters": _filters(summary["filters"]),
         "right": _right(right),
         "where": f"in {where['near']} of {where['found']} abnormal cycles found, at or next to the largest difference",
         "time": f"{seconds['cycles']} s for all cycles, {seconds['total']} s in all",
     }
+    if summary["mode"] == "always":
+        del rows["carried"]
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column()
     for name, value in rows.items():
         table.add_row(name, Text(value))
     return table
+
+
+def _mode(summary: dict[str, Any]) -> str:
+    threshold = f", threshold {summary['threshold_ccel'] / 100:.2f} degrees" if summary["mode"] == "change" else ""
+    return f"mode {summary['mode']}{threshold}"
 
 
 def _right(right: dict[str, Any]) -> str:

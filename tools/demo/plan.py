@@ -1,5 +1,6 @@
 """What a demo will do: its site and its readings, worked out before anything is started."""
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.config import MODES
 from gateway.model import SPEC_CHOICE, SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
@@ -22,6 +24,8 @@ CYCLES = 48
 CYCLES_AMQTT = 12
 CYCLES_MAX = 1_000_000
 DAYS = 60
+# Of mode change, degrees Celsius; two bytes of ccel in the beacon.
+THRESHOLD_MAX = 655.35
 READINGS_SITE = "readings"
 
 
@@ -36,6 +40,7 @@ class Options(NamedTuple):
     readings: Path | None = None
     spec: str = "seed"
     mode: str = "always"
+    threshold: float | None = None
     cycles: int | None = None
     train_cycles: int | None = None
     seed: int = 0
@@ -57,6 +62,7 @@ class Plan:
         present: bool [cycles there are, cells].
         cycles_asked: how many were asked for, None for the default.
         options: as asked.
+        threshold_ccel: further from the reading a node's last word never is; 0 but in mode change.
     """
 
     site: Site
@@ -66,6 +72,7 @@ class Plan:
     present: NDArray[np.bool_]
     cycles_asked: int | None
     options: Options
+    threshold_ccel: int = 0
 
     def fields(self, cycles: int) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
         """The first cycles as the site stands: readings int16 and where there are any, bool, [cycles, rows, cols]."""
@@ -94,9 +101,10 @@ def make_plan(options: Options, stage: Stage) -> Plan:
     if options.spec not in SPECS:
         raise DemoError(f"--spec {options.spec}: is not {SPEC_CHOICE}")
     if options.mode not in MODES:
-        raise DemoError(f"--mode {options.mode}: is not {' or '.join(MODES)}")
+        raise DemoError(f"--mode {options.mode}: is not {', '.join(MODES)}")
     if options.mode == "event" and options.spec != "zone":
         raise DemoError(f"--mode event: spec {options.spec} has no zones to be silent in; write --spec zone")
+    threshold_ccel = _threshold_ccel(options)
     kind = node_kind(options.runtime, options.heap)
     site = load_site(options.site) if options.site else None
     if options.readings:
@@ -107,7 +115,18 @@ def make_plan(options: Options, stage: Stage) -> Plan:
         site = site or lounge()
         values = _simulated(site, options, stage)
         present = np.ones_like(values, np.bool_)
-    return Plan(site, SPECS[options.spec], kind, values, present, options.cycles, options)
+    return Plan(site, SPECS[options.spec], kind, values, present, options.cycles, options, threshold_ccel)
+
+
+def _threshold_ccel(options: Options) -> int:
+    """The threshold of mode change, rounded half up; 0 in other modes."""
+    if options.threshold is None:
+        return THRESHOLD_CCEL if options.mode == "change" else 0
+    if options.mode != "change":
+        raise DemoError(f"--threshold {options.threshold:g}: only mode change has one; write --mode change")
+    if not 0 <= options.threshold <= THRESHOLD_MAX:
+        raise DemoError(f"--threshold {options.threshold:g}: is not in 0..{THRESHOLD_MAX} degrees Celsius")
+    return math.floor(100 * options.threshold + 0.5)
 
 
 def only_ours(site: Site) -> Site:

@@ -20,7 +20,7 @@ from gateway.link import Link
 from gateway.samples import samples_of
 from gateway.site import Cell, Site
 from protocol import topic
-from protocol.beacon import MODE_EVENT
+from protocol.beacon import MODE_ALWAYS, MODE_CHANGE
 from protocol.grid import node_name
 from tools.demo.bill import bill
 from tools.demo.judged import accuracy, places, wrong_heaps, wrong_readings
@@ -31,8 +31,8 @@ from tools.results import Results
 
 # Far more than a cycle takes: while the demo runs, only the gateway sets the pace.
 PERIOD_MS = 60_000
-# Mode event: long enough for every node to speak, as in the first cycle, on two busy cores.
-EVENT_EXCHANGE_MS = 1_000
+# Where silence is an answer: long enough for every node to speak, as in the first cycle, on two busy cores.
+EXCHANGE_MS = 1_000
 PROOF_MS_MAX = 10_000
 READY_S_MAX = 120.0
 HEALTH_S_MAX = 15.0
@@ -122,11 +122,13 @@ class Demo:
     def _make_gateway(self, site: Site) -> Gateway:
         mode = MODES[self.options.mode]
         timing = Timing(PERIOD_MS)
-        if mode == MODE_EVENT:  # silence is never complete: each cycle waits until its time is over
-            timing = Timing(PERIOD_MS, EVENT_EXCHANGE_MS, gather_ms=1, report_ms=PROOF_MS_MAX)
+        if mode != MODE_ALWAYS:  # silence is never complete: each cycle waits until its time is over
+            gather_ms = EXCHANGE_MS if mode == MODE_CHANGE else 1  # in mode event nothing is gathered
+            timing = Timing(PERIOD_MS, EXCHANGE_MS, gather_ms, report_ms=PROOF_MS_MAX)
         gateway = Gateway(site, self.model, timing, run=1)
         gateway.mode = mode
         gateway.wants_proof = True
+        gateway.threshold_ccel = self.plan.threshold_ccel
         return gateway
 
     def _open_results(self, stack: ExitStack) -> Results | None:
@@ -261,7 +263,7 @@ class Demo:
         runtimes = Counter(str(facts.get("runtime")) for facts in gateway.about.values())
         cycles = len(self.outcomes)
         after = gateway.rollout.model if gateway.rollout else self.model
-        right = accuracy(self.outcomes[self._train_cycles :], self.plan.site, self.model, after)
+        right = accuracy(self.plan, self.outcomes[self._train_cycles :], self.model, after)
         if right["cycles"] and right["after"] < right["before"]:
             fall = f"{right['after']} % of the cycles that followed are decided right, with the model before it"
             self.notes.append(f"what was learned did no good: {fall} {right['before']} %")
@@ -274,13 +276,15 @@ class Demo:
             "site": self.plan.site.name,
             "spec": self.plan.spec.name,
             "mode": self.options.mode,
+            "threshold_ccel": self.plan.threshold_ccel,
+            "carried": sum(int(outcome.record.carried.sum()) for outcome in self.outcomes),
             "exact": {
                 "compared": sum(outcome.exact.compared for outcome in self.outcomes),
                 "equal": sum(outcome.exact.equal for outcome in self.outcomes),
             },
             "filters": self._filters(gateway, spent),
             "accuracy": right,
-            "where": places(self.outcomes),
+            "where": places(self.plan, self.outcomes),
             "ledger": bill(self.plan, gateway, spent, cycles) if cycles else None,
             "seconds": self._clock.stop(),
             "notes": self.notes,

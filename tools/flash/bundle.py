@@ -31,6 +31,7 @@ ENTRIES = {
     "start": {"prepare"},
     "link": {"Link", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"},
     "layerwise": {"Layerwise"},
+    "change": {"Change"},
     "event": {"Event"},
     "sensor_replay": {"Replay"},
     "sensor_simulated": {"Simulated"},
@@ -41,15 +42,16 @@ They import each other inside functions only: main brings in start, which is for
 loads its cold functions (cold.py) when they are called. With the first cycle link brings in the mode's module, which
 takes from link what both need.
 """
-LASTING = ("link", "layerwise", "event")
+LASTING = ("link", "layerwise", "change", "event")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve"}
-EXPORTS |= {"Layerwise", "Event", "Replay", "Simulated"}
+EXPORTS |= {"Layerwise", "Change", "Event", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
     "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"}
     | {"fault", "take", "notice"},
     "layerwise": {"begin", "feed", "step"},
+    "change": {"begin", "feed", "step"},
     "event": {"begin", "feed", "step"},
     "sensor_replay": {"read"},
     "sensor_simulated": {"read"},

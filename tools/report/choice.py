@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.alternatives import THRESHOLD_CCEL
+from gateway.carried_reports import THRESHOLD_CCEL
 from tools.report.lossy import RAW as RAW_UNDER_LOSS
 from tools.report.lossy import REPORTED
 from tools.report.room import BY_HAND, CHANGED, EVENT, RAW, SHUFFLED

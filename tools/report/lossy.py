@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import rule
-from gateway.alternatives import THRESHOLD_CCEL
+from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.ledger import AIR_OVERHEAD
 from gateway.model import Filters
 from gateway.samples import Samples

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.alternatives import THRESHOLD_CCEL
+from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.model import Filters
 from gateway.samples import Samples
 from gateway.site import Site, lounge, site_of_cells

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.alternatives import THRESHOLD_CCEL
+from gateway.carried_reports import THRESHOLD_CCEL
 from tools.change import THRESHOLDS_CCEL
 from tools.model_choice import Stage
 from tools.report.page import page

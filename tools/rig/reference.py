@@ -124,7 +124,7 @@ def filters(fields: Fields) -> bytes:
 
 
 def beacon(fields: Fields) -> bytes:
-    """A beacon of protocol/beacon.py: its ten numbers and `acknowledged`, the cells of the blocks that are stored."""
+    """A beacon of protocol/beacon.py: its numbers and `acknowledged`, the cells of the blocks that are stored."""
     frame = u8(WIRE_VERSION * 16 + KINDS["beacon"]) + u8(fields["flags"]) + u32(fields["run"]) + u32(fields["cycle"])
     frame += u32(fields["period_ms"]) + u16(fields["exchange_ms"]) + u16(fields["gather_ms"])
     frame += u32(fields["version"]) + u32(fields["acked_cycle"])
@@ -133,7 +133,8 @@ def beacon(fields: Fields) -> bytes:
     for row, col in fields["acknowledged"]:
         block = row * cols + col
         bitmap[block // 8] += 2 ** (block % 8)
-    return frame + u8(rows) + u8(cols) + bytes(bitmap)
+    threshold = u16(fields["threshold_ccel"]) if fields["flags"] % 4 == 1 else b""
+    return frame + u8(rows) + u8(cols) + bytes(bitmap) + threshold
 
 
 def report(fields: Fields) -> bytes:
