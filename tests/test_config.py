@@ -111,7 +111,7 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ("", 'site: is missing; write site = "site.toml", the file that says where nodes stand'),
         ("site = 3", 'site: 3 is no text; write site = "..."'),
         ('site = ""', "site: '' is no text; write site = \"...\""),
-        ('site = "site.toml"\nmode = "change"', "mode: 'change' is none; write always or event"),
+        ('site = "site.toml"\nmode = "never"', "mode: 'never' is none; write always, change, event"),
         ('site = "site.toml"\nmode = 1', 'mode: 1 is no text; write mode = "..."'),
         (
             'site = "site.toml"\nmode = "event"',
