@@ -21,7 +21,7 @@ if sys.implementation.name == "micropython":
 
     def keep_compact() -> None:
         """Collect garbage often from now on, so that what lasts lies close together and leaves room in one piece."""
-        gc.threshold((gc.mem_alloc() + gc.mem_free()) // 32)
+        gc.threshold((gc.mem_alloc() + gc.mem_free()) // 64)
 
     def load_cold(name: str):
         """A cold function (tools/flash/cold.py); its code leaves the heap when nobody holds it any more."""

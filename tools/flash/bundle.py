@@ -57,6 +57,8 @@ METHODS = {
     "sensor_simulated": {"read"},
 }
 """By bundle, the methods that others call."""
+APART = {"beacon_unpack"}
+"""Functions that are not put in where they are called: in a full heap two short pieces find room where a long one fails."""
 _OUTSIDE = set().union(*ENTRIES.values())
 _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
@@ -82,14 +84,15 @@ def _made(name: str, viper: bool) -> tuple[Mapping[str, str], Mapping[str, str]]
     trees = {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
     names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES], EXPORTS)
     lasts, keep = name in LASTING, METHODS.get(name, set())
+    whole = keep | APART
     body: list[ast.stmt] = []
     for module in _in_order(f"firmware.{name}", trees):
         body += _Merge(module, trees).body()
     body = _unique_imports(_from_link(body) if lasts and name != "link" else body)
     body = _without_unused(_put_constants_in(body), keep)
-    body = _without_unused(inline_calls(body, keep), keep)
+    body = _without_unused(inline_calls(body, whole), keep)
     body = cold.move_out(body, ENTRIES[name] | keep, foreign_names(body)) if lasts else cold.without_marks(body)
-    parts = _inlined_again(cold.split(name, body, ENTRIES[name]), keep)
+    parts = _inlined_again(cold.split(name, body, ENTRIES[name]), whole)
     others = LASTING[: LASTING.index(name)] if lasts else ()
     taken = set().union(*(bundle(other, viper) for other in others))
     modules, called = rename(body, parts, names, _OUTSIDE - EXPORTS, ENTRIES, taken)
