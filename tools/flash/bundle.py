@@ -58,7 +58,7 @@ METHODS = {
 }
 """By bundle, the methods that others call."""
 APART = {"beacon_unpack"}
-"""Functions that are not put in where they are called: in a full heap two short pieces find room where a long one fails."""
+"""Functions that are not put in where they are called: a full heap has room for two short pieces before one long."""
 _OUTSIDE = set().union(*ENTRIES.values())
 _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
