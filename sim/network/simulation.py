@@ -88,6 +88,8 @@ class Plan:
         if self.spec not in SPECS:
             raise ValueError(f"spec: {self.spec[:40]!r} is none; write {' or '.join(SPECS)}")
         check_mode(self.mode, SPECS[self.spec])
+        if self.mode not in CYCLES:
+            raise ValueError(f"mode: {self.mode} is not simulated on a network; write {' or '.join(CYCLES)}")
         least = CYCLES_MIN + self.calm_cycles - CALM_CYCLES
         if self.cycles < least:
             raise ValueError(f"cycles: {self.cycles} leave no time for faults and recovery; write {least} or more")
