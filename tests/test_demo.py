@@ -332,7 +332,10 @@ def wait_for_cycles(out, count):
 
 
 def children(pid):
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it ended meanwhile
 
 
 def command_line(pid):
