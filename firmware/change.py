@@ -14,7 +14,7 @@ from array import array
 from firmware.filters import compute_unit
 from firmware.heard import Heard
 from firmware.neighbours import AHEAD_MAX
-from firmware.quiet import GONE, HEARTBEAT
+from firmware.quiet import GONE, heartbeat_due
 from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame, grid, report
 from protocol.compat import cold, const, rare
@@ -60,7 +60,7 @@ class Change:
         self._heard.grow_old()
         if node.rejoined:
             self._ask()
-        self._is_due = (node.cycle + node.row * 7 + node.col * 19) % HEARTBEAT == 0
+        self._is_due = heartbeat_due(node.row, node.col, node.cycle)
         self._has_spoken = self._is_due or self._is_news_of_reading()
         if self._has_spoken:
             self._word = node.reading_ccel

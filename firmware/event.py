@@ -11,7 +11,7 @@ that started, or lost its connection, and does not know what it missed. Only nod
 
 from array import array
 
-from firmware.quiet import Quiet
+from firmware.quiet import Quiet, heartbeat_due
 from firmware.stages import COLLECT, DONE, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame
 from protocol.compat import cold, const, rare
@@ -29,7 +29,7 @@ class Event:
     def __init__(self, node):
         """Nobody is known yet; neighbours will be asked at the first cycle."""
         self._node = node
-        self._quiet = Quiet(node.row, node.col)
+        self._quiet = Quiet()
         self._readings = array("h", bytes(2 * TAPS))  # the view in ccel, for filters with another reference
         self._cycles = array("H", bytes(2 * TAPS))  # of the last words, low half
         self._runs = bytearray(TAPS)
@@ -102,7 +102,7 @@ class Event:
         """The time for the exchange is over."""
         node = self._node
         node.go(DONE)
-        if self._quiet.heartbeat_due(node.cycle):
+        if heartbeat_due(node.row, node.col, node.cycle):
             self._repeat()
         if node.report:
             self._told = _UNTOLD  # not acknowledged

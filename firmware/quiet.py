@@ -23,6 +23,16 @@ _OWN = const(1 << 4)
 _NOBODY = const(255)
 
 
+def turn_of(row: int, col: int) -> int:
+    """By how many cycles the turns of a node come before those of (0, 0); neighbours have other turns."""
+    return row * 7 + col * 19
+
+
+def heartbeat_due(row: int, col: int, cycle: int) -> bool:
+    """Whether a node says its last word again in this cycle, changed or not."""
+    return (cycle + turn_of(row, col)) % HEARTBEAT == 0
+
+
 class Quiet:
     """The view of one node.
 
@@ -33,11 +43,10 @@ class Quiet:
     """
 
     @cold
-    def __init__(self, row: int, col: int):
+    def __init__(self):
         """Nobody is known, not even what the node itself said last."""
         self.view = array("H", bytes(2 * TAPS))
         self.there = self.known = 0
-        self._phase = (row * 7 + col * 19) % HEARTBEAT
         self._silent = bytearray([_NOBODY] * TAPS)
         self._results = array("H", bytes(2 * RESULTS))
         self._weights = self._bias = b""
@@ -54,10 +63,6 @@ class Quiet:
                 self._silent[tap] += 1
                 if self._silent[tap] >= GONE and tap != CENTRE:
                     self.forget(tap)
-
-    def heartbeat_due(self, cycle: int) -> bool:
-        """Whether the last word is to be said again in this cycle, changed or not."""
-        return (cycle + self._phase) % HEARTBEAT == 0
 
     def hear(self, tap: int, value: int) -> None:
         """Take in the last word of a node, the own one at CENTRE: a stored reading, or -1 for none."""

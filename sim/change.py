@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware.pool import Block
-from firmware.quiet import HEARTBEAT, Quiet
+from firmware.quiet import HEARTBEAT, heartbeat_due
 from gateway import twin
 from gateway.ledger import AIR_OVERHEAD
 from gateway.model import CONV3X3, Filters
@@ -183,8 +183,7 @@ def _heartbeats(site: Site, cycles: int) -> Bools:
     """Whose heartbeat is due, bool [cycles, rows, cols]: with the nodes' own phases."""
     found = np.zeros((cycles, *site.mask.shape), np.bool_)
     for cell in site.cells:
-        node = Quiet(*cell)
-        first = next(cycle for cycle in range(HEARTBEAT) if node.heartbeat_due(cycle))
+        first = next(cycle for cycle in range(HEARTBEAT) if heartbeat_due(*cell, cycle))
         found[(slice(first, None, HEARTBEAT), *cell)] = True
     return found
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware import zone
+from firmware.quiet import turn_of
 from gateway.ledger import AIR_OVERHEAD
 from gateway.model import Filters
 from gateway.site import Site
@@ -164,8 +165,7 @@ class _Mesh:
         self._bias = layer.bias.astype(np.int64)
         nodes = site.mask.size
         self._policy, self._links, self._near = policy, Links(nodes, faults), _near(site)
-        row, col = np.indices(site.mask.shape).reshape(2, -1)
-        self._phase = row * 7 + col * 19
+        self._phase = np.array([turn_of(*cell) for cell in np.ndindex(site.mask.shape)])
         self._first = np.random.default_rng((faults.seed, 2))
         self._view, self._silent = np.zeros((2, nodes, TAPS), np.int64)
         self._there, self._known = np.zeros((2, nodes, TAPS), np.bool_)

@@ -9,7 +9,7 @@ from mesh_in_memory import MeshInMemory, Perfect, make_model, random_site
 from test_mesh_exact import CYCLES, SITE, made_up_readings, sensor_at
 from test_twin import random_filters
 
-from firmware.quiet import HEARTBEAT, Quiet
+from firmware.quiet import HEARTBEAT, heartbeat_due
 from gateway import twin
 from gateway.model import CONV1X1, CONV3X3, SPECS, Filters, LayerShape, ModelSpec, NodeLayer
 from gateway.site import block_of, site_of_cells
@@ -148,8 +148,7 @@ def test_in_a_still_room_each_node_says_everything_once_in_a_heartbeat_at_its_ow
     heard = told([[2200] * 20] * (2 * HEARTBEAT), heartbeats=True, site=site)
     found = traffic(passing(2), heard, site)
     for cell in site.cells:
-        node = Quiet(*cell)
-        expected = [cycle == 0 or node.heartbeat_due(cycle) for cycle in range(2 * HEARTBEAT)]
+        expected = [cycle == 0 or heartbeat_due(*cell, cycle) for cycle in range(2 * HEARTBEAT)]
         assert expected == heard.said[:, *cell].tolist()
         assert {0, 3} == set(found.frames_by_node()[:, *cell].tolist())
     assert not heard.said[:, 1, 1].any()
@@ -157,7 +156,7 @@ def test_in_a_still_room_each_node_says_everything_once_in_a_heartbeat_at_its_ow
 
 def test_a_heartbeat_says_the_reading_of_its_cycle():
     readings = [[2200 + cycle // 2, 2200] for cycle in range(HEARTBEAT)]
-    due = next(cycle for cycle in range(1, HEARTBEAT + 1) if Quiet(0, 0).heartbeat_due(cycle))
+    due = next(cycle for cycle in range(1, HEARTBEAT + 1) if heartbeat_due(0, 0, cycle))
     view = told([*readings, [2224, 2200]], heartbeats=True).view_ccel[:, 0, 0].tolist()
     assert [2200, 2200 + due // 2] == view[due - 1 : due + 1]
 

@@ -25,7 +25,7 @@ from test_mesh_exact import sensor_at
 from test_twin import random_filters
 from wave_sets import KEY, SECRET_KEY
 
-from firmware.quiet import GONE, HEARTBEAT, Quiet
+from firmware.quiet import GONE, HEARTBEAT, heartbeat_due
 from firmware.stages import TO_GATEWAY
 from gateway import wave
 from gateway.decision import LIMITS_DEFAULT, init
@@ -166,7 +166,7 @@ def kinds(mesh):
     """How many frames of each kind were sent since the last look, without proofs and heartbeats."""
     counted = Counter()
     for cell, _, data in mesh.sent:
-        if data[0] & 15 != frame.PROOF and not Quiet(*cell).heartbeat_due(frame.u16(data, 4)):
+        if data[0] & 15 != frame.PROOF and not heartbeat_due(*cell, frame.u16(data, 4)):
             counted[frame.KINDS[data[0] & 15]] += 1
     mesh.sent.clear()
     return counted
@@ -318,7 +318,7 @@ def test_what_a_lost_word_cost_is_mended_by_the_next_heartbeat():
     mesh._send = losing
     mesh.nodes[moved]._sensor = sensor_at(np.full((400, 3, 3), 2_900), np.ones((400, 3, 3), np.bool_), moved)
     exact = [is_exact(mesh.run_cycle()) for _ in range(3, 3 + HEARTBEAT + 1)]
-    due = next(cycle for cycle in range(4, 4 + HEARTBEAT) if Quiet(*moved).heartbeat_due(cycle))
+    due = next(cycle for cycle in range(4, 4 + HEARTBEAT) if heartbeat_due(*moved, cycle))
     assert not exact[0]
     assert all(exact[due - 3 :])
 

@@ -17,7 +17,7 @@ from node_bench import (
     reading_of,
 )
 
-from firmware.quiet import GONE, HEARTBEAT, Quiet
+from firmware.quiet import GONE, HEARTBEAT, heartbeat_due
 from firmware.stages import DONE, TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway.carried_reports import Reports
 from protocol import beacon, frame
@@ -88,7 +88,7 @@ def test_the_threshold_comes_with_the_beacon():
 @pytest.mark.parametrize("reading_ccel", [READING_CCEL + 20, None])
 def test_a_heartbeat_says_the_present_reading_and_everything_else(reading_ccel):
     bench = settled_bench()
-    due = next(cycle for cycle in range(3, 3 + HEARTBEAT) if Quiet(*CENTRE).heartbeat_due(cycle))
+    due = next(cycle for cycle in range(3, 3 + HEARTBEAT) if heartbeat_due(*CENTRE, cycle))
     bench.node._sensor = Steady(reading_ccel)
     for cycle in range(3, due):
         next_cycle(bench, cycle)

@@ -12,7 +12,7 @@ from on_micropython import run
 from sign_layers import random_sign_layer
 
 from firmware import zone
-from firmware.quiet import GONE, HEARTBEAT, Quiet
+from firmware.quiet import GONE, HEARTBEAT, Quiet, heartbeat_due
 from firmware.zone import FAR
 from gateway.model import Filters
 from protocol.grid import CENTRE, TAPS
@@ -64,7 +64,7 @@ class Mesh:
     def __init__(self, rule, cells, draw):
         self.rule, self.cells, self.draw = rule, cells, draw
         self.readings = dict.fromkeys(cells)
-        self.nodes = {cell: Quiet(*cell) for cell in cells}
+        self.nodes = {cell: Quiet() for cell in cells}
         for node in self.nodes.values():
             node.use(*stored(rule))
         self.spoken = {}
@@ -271,7 +271,7 @@ def test_beyond_a_limit_by_one_some_reading_changes_a_state(seed):
 
 
 def quiet():
-    node = Quiet(0, 0)
+    node = Quiet()
     node.use(*stored(Rule([[-1, 1, 0, 0]], [-300])))
     return node
 
@@ -297,7 +297,7 @@ def test_a_neighbour_is_gone_after_two_heartbeats_without_a_word_and_not_before(
 
 def test_every_node_has_its_heartbeat_once_and_a_site_spreads_them():
     cells = [(row, col) for row in range(17) for col in range(25)]
-    due = [sum(Quiet(*cell).heartbeat_due(cycle) for cell in cells) for cycle in range(HEARTBEAT)]
+    due = [sum(heartbeat_due(*cell, cycle) for cell in cells) for cycle in range(HEARTBEAT)]
     assert 425 == sum(due)
     assert max(due) <= 2 * 425 / HEARTBEAT
 
