@@ -6,7 +6,8 @@ listening, and when the exchange's time is over says its state to the gateway, i
 or was not acknowledged. Later words may still change it; then it is said at once.
 
 A word is said again in every HEARTBEAT-th cycle, after a connection was lost, and to a neighbour that asks for it: one
-that started, or lost its connection, and does not know what it missed. Only nodes in mode event load this module.
+that started, or lost its connection, and does not know what it missed. Only nodes in mode event load this module, and
+firmware/watch.py only those whose links lose frames, as the beacon tells: it takes two exchanges more.
 """
 
 from array import array
@@ -24,13 +25,20 @@ _UNTOLD = const(255)
 
 
 class Event:
-    """What one node knows and does in mode event."""
+    """What one node knows and does in mode event.
+
+    Attributes:
+        node: whose mode this is.
+        quiet: what everybody said last, as the present filters see it.
+        readings_ccel: the same in ccel, int16 [9], for filters with another reference.
+    """
 
     def __init__(self, node):
         """Nobody is known yet; neighbours will be asked at the first cycle."""
-        self._node = node
-        self._quiet = Quiet()
-        self._readings = array("h", bytes(2 * TAPS))  # the view in ccel, for filters with another reference
+        self.node = node
+        self.quiet = Quiet()
+        self.readings_ccel = array("h", bytes(2 * TAPS))
+        self._watch = None
         self._cycles = array("H", bytes(2 * TAPS))  # of the last words, low half
         self._runs = bytearray(TAPS)
         self._run = -1
@@ -41,27 +49,30 @@ class Event:
     @cold
     def begin(self) -> None:
         """A cycle begins, its sensor was read."""
-        node = self._node
+        node = self.node
         if self._filters is not node.wave.active:
             self._change_filters()
         if self._run != node.run:
             self._run = node.run
             self._told = _UNTOLD  # the gateway is another one, or started anew
-        self._quiet.start_cycle()
+        self.quiet.start_cycle()
+        self._follow_copies()
         if node.rejoined:
             node.rejoined = False
             self._told = _UNTOLD
-            self._quiet.forget(CENTRE)
-            node.send(TO_HALO, node.header(frame.REFRESH))
+            self.quiet.forget(CENTRE)
+            self._say(node.header(frame.REFRESH), self._usual())
         self._is_dirty = True
 
     def feed(self, kind: int, slot: int, data, now_ms: int) -> None:
         """Take in a neighbour's frame."""
-        node = self._node
+        node = self.node
         node.trace.take(kind, len(data))
-        if kind != frame.VALUE:
+        if kind != frame.VALUE and kind != frame.CHALLENGE:
             node.wave.notice(slot, frame.version_of(data), now_ms)
-        if kind == frame.REFRESH:
+        if kind == frame.CHALLENGE:
+            self._take_challenge(tap_of(slot), data)
+        elif kind == frame.REFRESH:
             self._is_asked = True
         elif kind == frame.NO_READING:
             self._take(tap_of(slot), data, None)
@@ -73,7 +84,7 @@ class Event:
 
     def step(self, is_over: bool) -> bool:
         """Say what has to be said; `is_over`: the time for the exchange. False: there is no further step to take."""
-        node = self._node
+        node = self.node
         if self._is_asked:
             self._is_asked = False
             self._repeat()
@@ -83,24 +94,70 @@ class Event:
                 self._speak()
             if node.state == DONE:
                 self._tell()
-        if is_over and node.state == COLLECT:
-            self._close()
+        if self._watch and self._watch.is_wrong:
+            self._watch.is_wrong = False
+            self._say_word(node.beacon.copies + 1)
+        if not is_over or node.state != COLLECT:
+            return False
+        if self._watch and node.exchange < beacon.CHALLENGE_EXCHANGES:
+            self._challenge()
+            return True
+        self._close()
         return False
+
+    def hear(self, tap: int, cycle: int, reading_ccel) -> None:
+        """Take in the last word of a node, the own one at CENTRE: what it reads, or None."""
+        self._cycles[tap] = cycle & 0xFFFF
+        if reading_ccel is None:
+            self.quiet.hear(tap, -1)
+        else:
+            self.readings_ccel[tap] = reading_ccel
+            self.quiet.hear(tap, self._stored(reading_ccel))
 
     @rare
     def _change_filters(self) -> None:
         """The same view, seen through other filters."""
-        self._filters = self._node.wave.active
+        self._filters = self.node.wave.active
         _, weights, bias, _ = self._filters.layers[0]
-        self._quiet.use(weights, bias)
+        self.quiet.use(weights, bias)
         for tap in range(TAPS):
-            self._quiet.view[tap] = self._stored(self._readings[tap])
+            self.quiet.view[tap] = self._stored(self.readings_ccel[tap])
         self._is_dirty = True
+
+    @cold
+    def _follow_copies(self) -> None:
+        """The beacon asks for a watch or not."""
+        if not self.node.beacon.copies:
+            self._watch = None
+            return
+        if not self._watch:
+            from firmware import watch
+
+            self._watch = watch.Watch(self)
+        self._watch.open_cycle()
+
+    @cold
+    def _take_challenge(self, tap: int, data) -> None:
+        """Only those of the own cycle count: what they say is what is true now."""
+        node = self.node
+        if self._watch and frame.run_of(data) == node.run & 0xFF and frame.u16(data, 4) == node.cycle & 0xFFFF:
+            self._watch.take(tap, data)
+            self._is_dirty = True
+        else:
+            node.trace.fault(STALE)
+
+    @cold
+    def _challenge(self) -> None:
+        """An exchange is over: the corners of windows go first, and whoever heard no challenge one exchange later."""
+        node = self.node
+        node.exchange += 1
+        if self._is_current():
+            self._watch.challenge(node.exchange == 1)
 
     @cold
     def _close(self) -> None:
         """The time for the exchange is over."""
-        node = self._node
+        node = self.node
         node.go(DONE)
         if heartbeat_due(node.row, node.col, node.cycle):
             self._repeat()
@@ -117,38 +174,47 @@ class Event:
     def _take(self, tap: int, data, reading_ccel) -> None:
         """A neighbour's last word, unless a later one is known."""
         run, cycle = frame.run_of(data), frame.u16(data, 4)
-        if self._quiet.known >> tap & 1 and run == self._runs[tap] and (cycle - self._cycles[tap]) & 0x8000:
-            self._node.trace.fault(STALE)
+        if self.quiet.known >> tap & 1 and run == self._runs[tap] and (cycle - self._cycles[tap]) & 0x8000:
+            self.node.trace.fault(STALE)
             return
         self._runs[tap] = run
-        self._remember(tap, cycle, reading_ccel)
+        self.hear(tap, cycle, reading_ccel)
         self._is_dirty = True
-
-    def _remember(self, tap: int, cycle: int, reading_ccel) -> None:
-        self._cycles[tap] = cycle & 0xFFFF
-        if reading_ccel is None:
-            self._quiet.hear(tap, -1)
-        else:
-            self._readings[tap] = reading_ccel
-            self._quiet.hear(tap, self._stored(reading_ccel))
 
     def _has_to_speak(self) -> bool:
         """Whether the view does not cover the reading; without the cycle's filters no zone holds."""
-        node = self._node
+        node = self.node
         value = -1 if node.reading_ccel is None else self._stored(node.reading_ccel)
         if self._is_current():
-            return self._quiet.has_to_speak(value)
-        return not self._quiet.known >> CENTRE & 1 or self._quiet.differs(value)
+            return self.quiet.has_to_speak(value)
+        return not self.quiet.known >> CENTRE & 1 or self.quiet.differs(value)
 
     @cold
     def _speak(self) -> None:
         """Broadcast the reading, or that there is none."""
-        node, reading_ccel = self._node, self._node.reading_ccel
-        self._remember(CENTRE, node.cycle, reading_ccel)
-        if reading_ccel is None:
-            node.send(TO_HALO, node.header(frame.NO_READING))
+        node = self.node
+        abnormal = self.quiet.abnormal() if self._watch else 0
+        self.hear(CENTRE, node.cycle, node.reading_ccel)
+        self._say_word(node.beacon.copies if abnormal & ~self.quiet.abnormal() else self._usual())
+
+    def _say(self, data: bytes, times: int) -> None:
+        """Broadcast a frame."""
+        for _ in range(times):
+            self.node.send(TO_HALO, data)
+
+    @cold
+    def _say_word(self, times: int) -> None:
+        """Broadcast the own last word."""
+        node = self.node
+        self._cycles[CENTRE] = node.cycle & 0xFFFF
+        if self.quiet.there >> CENTRE & 1:
+            self._say(frame.value(node.header(frame.VALUE), self.readings_ccel[CENTRE]), times)
         else:
-            node.send(TO_HALO, frame.value(node.header(frame.VALUE), reading_ccel))
+            self._say(node.header(frame.NO_READING), times)
+
+    def _usual(self) -> int:
+        """How often a frame is said that matters no more than others."""
+        return max(1, self.node.beacon.copies // 2)
 
     @cold
     def _repeat(self) -> None:
@@ -156,29 +222,29 @@ class Event:
 
         What was said in this cycle was heard: whoever asks has been listening since before it began.
         """
-        node = self._node
-        if not self._quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == node.cycle & 0xFFFF:
+        node = self.node
+        if not self.quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == node.cycle & 0xFFFF:
             return
         self._cycles[CENTRE] = node.cycle & 0xFFFF
-        if self._quiet.there >> CENTRE & 1:
-            node.send(TO_HALO, frame.reading(node.header(frame.READING), self._readings[CENTRE]))
+        if self.quiet.there >> CENTRE & 1:
+            self._say(frame.reading(node.header(frame.READING), self.readings_ccel[CENTRE]), self._usual())
         else:
-            node.send(TO_HALO, node.header(frame.NO_READING))
+            self._say(node.header(frame.NO_READING), self._usual())
 
     @cold
     def _tell(self) -> None:
         """Say the state to the gateway if it is news."""
-        node, state = self._node, self._state()
+        node, state = self.node, self._state()
         if state != self._told and self._is_current():
             self._told = state
             node.report = node.header(frame.STATE) + bytes((state,))
             node.send(TO_GATEWAY, node.report)
 
     def _is_current(self) -> bool:
-        return self._node.version == self._node.wave.active.version
+        return self.node.version == self.node.wave.active.version
 
     def _state(self) -> int:
-        return frame.STATE_NONE if self._node.reading_ccel is None else self._quiet.state()
+        return frame.STATE_NONE if self.node.reading_ccel is None else self.quiet.abnormal() & 1
 
     def _stored(self, reading_ccel: int) -> int:
-        return centred(reading_ccel, self._node.wave.active.reference_ccel)
+        return centred(reading_ccel, self.node.wave.active.reference_ccel)

@@ -18,7 +18,7 @@ from protocol.fixed import READING_MAX, READING_MIN
 from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
 
 # By kind, the first mode that knows it: a REFRESH is of mode change too.
-_LEAST_MODE = bytes(8) + bytes((beacon.MODE_EVENT, beacon.MODE_EVENT, beacon.MODE_CHANGE, beacon.MODE_EVENT))
+_LEAST_MODE = bytes(8) + b"\2\2\1\2\2"
 # What may follow each state, a mask of states.
 _MAY_FOLLOW = (
     1 << COLLECT,

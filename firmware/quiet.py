@@ -11,7 +11,7 @@ reading may move in silence. Rules, which hold in every order of messages:
 
 from array import array
 
-from firmware.zone import DOWN, RESULTS, STATE, UP, limits
+from firmware.zone import ABNORMAL, DOWN, RESULTS, UP, limits
 from protocol.compat import cold, const
 from protocol.grid import CENTRE, TAPS
 
@@ -20,7 +20,7 @@ HEARTBEAT = const(48)
 # Behind the last word; the one that a living node says at the latest had the whole cycle before to arrive.
 GONE = const(48 + 1)
 _OWN = const(1 << 4)
-_NOBODY = const(255)
+NOBODY = const(255)
 
 
 def turn_of(row: int, col: int) -> int:
@@ -40,6 +40,7 @@ class Quiet:
         view: uint16 [9], last words as the first layer stores readings, taps NW..SE, the own one at C.
         there: bits of the taps whose last word was a reading.
         known: bits of the taps whose last word was heard at all; the own one counts once it was said.
+        silent: for how many cycles each tap's node said nothing, NOBODY for longer than anybody counts.
     """
 
     @cold
@@ -47,7 +48,7 @@ class Quiet:
         """Nobody is known, not even what the node itself said last."""
         self.view = array("H", bytes(2 * TAPS))
         self.there = self.known = 0
-        self._silent = bytearray([_NOBODY] * TAPS)
+        self.silent = bytearray([NOBODY] * TAPS)
         self._results = array("H", bytes(2 * RESULTS))
         self._weights = self._bias = b""
 
@@ -59,15 +60,15 @@ class Quiet:
     def start_cycle(self) -> None:
         """A cycle begins: those who said nothing for too long are gone."""
         for tap in range(TAPS):
-            if self._silent[tap] < _NOBODY:
-                self._silent[tap] += 1
-                if self._silent[tap] >= GONE and tap != CENTRE:
+            if self.silent[tap] < NOBODY:
+                self.silent[tap] += 1
+                if self.silent[tap] >= GONE and tap != CENTRE:
                     self.forget(tap)
 
     def hear(self, tap: int, value: int) -> None:
         """Take in the last word of a node, the own one at CENTRE: a stored reading, or -1 for none."""
         bit = 1 << tap
-        self._silent[tap] = 0
+        self.silent[tap] = 0
         self.known |= bit
         if value < 0:
             self.there &= ~bit
@@ -90,12 +91,15 @@ class Quiet:
         moved = value - self.view[CENTRE]
         return moved > self._results[UP] or -moved > self._results[DOWN]
 
-    def state(self) -> int:
-        """1 where the own window is abnormal by the view, 0 where it is not or the node has no reading."""
+    def abnormal(self) -> int:
+        """Which of the node's windows are abnormal by the view, bits in the order of zone.WINDOWS; 0 without a reading.
+
+        Bit 0 is the node's state: that of the window whose corner it is.
+        """
         if not self.there & _OWN:
             return 0
         self._work_out()
-        return self._results[STATE]
+        return self._results[ABNORMAL]
 
     def differs(self, value: int) -> bool:
         """Whether somebody took the own last word for another one: a stored reading, or -1 for none."""

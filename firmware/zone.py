@@ -18,7 +18,7 @@ FAR = const(65535)
 # Where `limits` writes.
 UP = const(0)
 DOWN = const(1)
-STATE = const(2)
+ABNORMAL = const(2)
 RESULTS = const(3)
 
 
@@ -28,7 +28,7 @@ WINDOWS = bytes((4, 5, 7, 8, 3, 4, 6, 7, 1, 2, 4, 5, 0, 1, 3, 4))
 
 @micropython.viper
 def limits(out, view, there: int, weights, bias):
-    """Work out a node's limits and the state of its own window.
+    """Work out a node's limits and the states of its windows.
 
     Absent members of a window, which have no reading or are no node, lend their weights to the corner. For filter f
     with the sum s_f and A_f = |w_f1| + ... + |w_f4|:
@@ -39,8 +39,8 @@ def limits(out, view, there: int, weights, bias):
     |s_f| < 2^30 (protocol/filter_set.py), so each sum is a small integer everywhere.
 
     Args:
-        out: uint16 [RESULTS], written: how far the reading may rise (FAR: as it likes), and fall; 1 where the node's
-            own window is abnormal, else 0.
+        out: uint16 [RESULTS], written: how far the reading may rise (FAR: as it likes), and fall; bits of the windows,
+            in the order of WINDOWS, that are abnormal.
         view: uint16 [9], each member's last broadcast as the first layer stores it, taps NW..SE, the node's own at C.
         there: bits of taps whose view is a reading; the node's own is one of them.
         weights: uint8 [filters * 9], weight + 2^7, zero outside C E S SE.
@@ -96,8 +96,7 @@ def _narrow(out, view, there: int, weights, bias, at: int):
             fall = witness
         if pull < 0 and witness < rise:
             rise = witness
-        if at == 0:
-            to[2] = 1
+        to[2] = int(to[2]) | 1 << (at >> 2)
     if rise < int(to[0]):
         to[0] = rise
     if fall < int(to[1]):

@@ -7,13 +7,17 @@
     state  = "state"         folder for what must outlive a restart, relative to this file
 
     [timing]                 ms, 1..65535 each: the longest waits (gateway/gateway.py)
-    exchange_ms = 2500       together, exchange_ms once for each exchange of the spec, they must fit the site's
+    exchange_ms = 2500       together, exchange_ms once for each exchange, they must fit the site's
     gather_ms   = 1500       cycle_s; defaults shrink with a short one, what is written here does not
     report_ms   = 1500
 
     [decision]
     threshold = 0.5
     band      = 0.1
+
+    [event]
+    copies    = 0            how often nodes say what matters in mode event: 0 over brokers, 2 where links lose 10 % of
+                             the frames, 4 where they lose 30 %; 0..8 (firmware/watch.py). Takes two exchanges more
 
     [learning]
     every_cycles = 240       after so many stored cycles the gateway tries to learn from them; 0: never
@@ -32,7 +36,7 @@ from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
 from gateway.model import SPECS, ModelError, ModelSpec, spec_named
 from gateway.site import Site, load_site
-from protocol.beacon import MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
+from protocol.beacon import CHALLENGE_EXCHANGES, COPIES_MAX, MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
 
 # As files and commands call them.
 MODES = {"always": MODE_ALWAYS, "change": MODE_CHANGE, "event": MODE_EVENT}
@@ -55,6 +59,7 @@ class GatewayConfig:
     broker: str
     state: Path
     timing: Timing
+    copies: int
     limits: Limits
     learning: Plan
 
@@ -92,6 +97,19 @@ def check_mode(name: str, spec: ModelSpec) -> str:
     return name
 
 
+def check_copies(copies: int, mode: str) -> int:
+    """The number itself, of copies that nodes of a mode can say.
+
+    Raises:
+        ConfigError: it is out of range, or of another mode.
+    """
+    if not 0 <= copies <= COPIES_MAX:
+        raise ConfigError(f"event.copies: {copies} is not in 0..{COPIES_MAX}")
+    if copies and MODES[mode] != MODE_EVENT:
+        raise ConfigError(f'event.copies: {copies}: mode "{mode}" has none; write mode = "event" or copies = 0')
+    return copies
+
+
 def next_run(state: Path, floor: int = 0) -> int:
     """The number of this start, above that of the last and above `floor`; runs only rise, so that old frames are told.
 
@@ -112,7 +130,7 @@ def next_run(state: Path, floor: int = 0) -> int:
 
 
 def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
-    _refuse_unknown("", table, {"site", "timing", "decision", "learning", *_TEXTS})
+    _refuse_unknown("", table, {"site", "timing", "decision", "event", "learning", *_TEXTS})
     if "site" not in table:
         raise ConfigError('site: is missing; write site = "site.toml", the file that says where nodes stand')
     texts = {name: table.get(name, default) for name, default in _TEXTS.items()}
@@ -121,7 +139,9 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
     site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
     mode = check_mode(texts["mode"], spec)
-    timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec)
+    copies = check_copies(_section(table, "event", {"copies": 0}, int).get("copies", 0), mode)
+    exchanges = spec.exchanges + (CHALLENGE_EXCHANGES if copies else 0)
+    timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec.name, exchanges)
     decision = _section(table, "decision", Limits()._asdict(), float)
     try:
         limits = check_limits(Limits(**decision))
@@ -132,27 +152,28 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         learning = check_plan(Plan(**plan))
     except ValueError as error:
         raise ConfigError(f"learning.{error}") from None
-    return GatewayConfig(site, spec.name, mode, texts["broker"], folder / texts["state"], timing, limits, learning)
+    state = folder / texts["state"]
+    return GatewayConfig(site, spec.name, mode, texts["broker"], state, timing, copies, limits, learning)
 
 
-def _timing(written: dict[str, int], site: Site, spec: ModelSpec) -> Timing:
+def _timing(written: dict[str, int], site: Site, spec: str, exchanges: int) -> Timing:
     """The times as written; the others by default, or shorter in proportion where the cycle leaves less room."""
     for name, value in written.items():
         if not 1 <= value <= _MS_MAX:
             raise ConfigError(f"timing.{name}: {value} is not in 1..{_MS_MAX}")
     period_ms = site.cycle_s * 1000
-    counts = dict.fromkeys(_TIMES, 1) | {"exchange_ms": spec.exchanges}
+    counts = dict.fromkeys(_TIMES, 1) | {"exchange_ms": exchanges}
     defaults = {name: Timing._field_defaults[name] for name in _TIMES if name not in written}
     room_ms = period_ms - sum(counts[name] * value for name, value in written.items())
     wanted_ms = sum(counts[name] * value for name, value in defaults.items())
     if room_ms < wanted_ms:
         defaults = {name: max(1, value * room_ms // wanted_ms) for name, value in defaults.items()}
     timing = Timing(period_ms, **written, **defaults)
-    longest_ms = timing.cycle_ms(spec.exchanges)
+    longest_ms = timing.cycle_ms(exchanges)
     if longest_ms > period_ms:
         times = ", ".join(f"timing.{name} = {value}" for name, value in written.items())
         raise ConfigError(
-            f"{times}: a cycle of {spec.name} could take {longest_ms} ms, longer than the site's cycle_s = "
+            f"{times}: a cycle of {spec} could take {longest_ms} ms, longer than the site's cycle_s = "
             f"{site.cycle_s}; write shorter times or a longer cycle_s"
         )
     return timing

@@ -85,6 +85,8 @@ class Gateway:
         mode: MODE_ALWAYS, MODE_CHANGE or MODE_EVENT of protocol/beacon.py; without a layer with sign always is meant
             by event.
         threshold_ccel: in mode change, a reading that differs by more from the node's last word is said, u16.
+        copies: in mode event, how often nodes say what matters, 0..COPIES_MAX of protocol/beacon.py; 0 where links
+            lose nothing (firmware/watch.py).
         wants_proof: in mode event, ask every node for its own state and reading (gateway/carried.py), in mode change
             for its last word (gateway/carried_reports.py).
         faults: what came in and was of no use, by kind.
@@ -107,6 +109,7 @@ class Gateway:
         self.may_switch: Callable[[Model], bool] = lambda model: True
         self.mode: int = beacon.MODE_ALWAYS
         self.threshold_ccel = THRESHOLD_CCEL
+        self.copies = 0
         self.wants_proof = False
         self.faults: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
@@ -163,7 +166,8 @@ class Gateway:
         self.next_cycle += 1
         flags = self._follow_rollout()
         flags |= self._open_assembly(cycle, self._absent())
-        self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges)
+        challenges = beacon.CHALLENGE_EXCHANGES if self.copies and flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0
+        self._due_ms = now_ms + self._timing.cycle_ms(self._exchanges + challenges)
         return self._beacon(cycle, flags)
 
     def wave_to_repeat(self) -> bytes:
@@ -298,6 +302,7 @@ class Gateway:
             rows,
             cols,
             self.threshold_ccel if flags & beacon.MODE_MASK == beacon.MODE_CHANGE else 0,
+            self.copies if flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0,
         )
         data = beacon.pack(fields, np.packbits(self._acked, bitorder="little").tobytes())
         self.traffic["beacons"] += 1

@@ -47,7 +47,7 @@ LAYERS = {
     "halo_1": ("reading", "no_reading", "value"),
     "halo_2": ("activations",),
     "upward": ("member", "report", "state"),
-    "control": ("beacon", "health", "filters", "refresh", "wave"),
+    "control": ("beacon", "health", "filters", "refresh", "challenge", "wave"),
 }
 # A line of problems names so many nodes.
 _NAMES_MAX = 5

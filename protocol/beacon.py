@@ -14,6 +14,8 @@
     27  u8   block columns
     28  u8[] bitmap, one bit a block in reading order, lowest bit first: its report is stored
      -  u16  in mode change only: the threshold, ccel
+     -  u8   in mode event only: copies, how often what matters is said; 0..8, 0 where links lose nothing
+            (firmware/watch.py)
 """
 
 import struct
@@ -40,7 +42,11 @@ BEACON_MAX = const(286)
 PERIOD_MS_MAX = const((1 << 29) // 3 - 1)
 
 _FORMAT = "<BBIIIHHIIBB"
-_THRESHOLD_SIZE = const(2)
+# Mode event with copies: exchanges behind the first, in which windows are challenged (firmware/watch.py).
+CHALLENGE_EXCHANGES = const(2)
+COPIES_MAX = const(8)
+# By mode, the bytes behind the bitmap.
+_BEHIND = b"\0\2\1\0"
 
 
 Beacon = namedtuple(
@@ -57,15 +63,19 @@ Beacon = namedtuple(
         "block_rows",
         "block_cols",
         "threshold_ccel",
+        "copies",
     ),
 )
-"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`. `threshold_ccel`: 0 in other modes."""
+"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`. What is of one mode is 0 in others."""
 
 
 def pack(beacon: Beacon, bitmap) -> bytes:
     """A beacon in bytes; the bitmap is ceil(block_rows * block_cols / 8) bytes."""
-    data = struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon[:-1]) + bytes(bitmap)
-    return data + struct.pack("<H", beacon.threshold_ccel) if beacon.flags & MODE_MASK == MODE_CHANGE else data
+    data = struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon[:-2]) + bytes(bitmap)
+    mode = beacon.flags & MODE_MASK
+    if mode == MODE_CHANGE:
+        return data + struct.pack("<H", beacon.threshold_ccel)
+    return data + bytes((beacon.copies,)) if mode == MODE_EVENT else data
 
 
 def unpack(frame):
@@ -73,12 +83,13 @@ def unpack(frame):
     size = len(frame)
     if size < SIZE or size > BEACON_MAX or frame[0] != WIRE_VERSION << 4 | BEACON:
         return None
-    behind = _THRESHOLD_SIZE if frame[1] & MODE_MASK == MODE_CHANGE else 0
-    threshold_ccel = u16(frame, size - behind) if behind else 0
-    latest = Beacon(*(struct.unpack_from(_FORMAT, frame, 0)[1:] + (threshold_ccel,)))
+    behind = _BEHIND[frame[1] & MODE_MASK]
+    threshold_ccel = u16(frame, size - 2) if behind == 2 else 0
+    copies = frame[size - 1] if behind == 1 else 0
+    latest = Beacon(*(struct.unpack_from(_FORMAT, frame, 0)[1:] + (threshold_ccel, copies)))
     fits = size == SIZE + (latest.block_rows * latest.block_cols + 7) // 8 + behind
     in_range = 0 < latest.period_ms <= PERIOD_MS_MAX and latest.exchange_ms and latest.gather_ms
-    return latest if fits and in_range else None
+    return latest if fits and in_range and copies <= COPIES_MAX else None
 
 
 def acknowledged(frame, block_row: int, block_col: int) -> bool:

@@ -22,6 +22,9 @@
     REFRESH              nothing more: mode event: neighbours, repeat your last words
     PROOF        8  u8   mode event, when the beacon asks: the state as above,
                  9  i16  and this cycle's reading, ccel; 0 where there is none
+    CHALLENGE    6  u8   mode event, in the version's place: which of C E S SE of a window have a reading (bits 0-3) |
+                         the sender's own place among them (bits 4-5)
+                 7  i16[4] what the sender takes for their last words, ccel; 0 where there is none
 
 An *exchange* is a conv3x3 layer: the only ones that read a halo. Bit `slot` of its absence byte: that neighbour stands
 in the site's table, yet this unit computed with its own value in its place.
@@ -45,6 +48,7 @@ VALUE = const(8)
 STATE = const(9)
 REFRESH = const(10)
 PROOF = const(11)
+CHALLENGE = const(12)
 KINDS = (
     "none",
     "beacon",
@@ -58,6 +62,7 @@ KINDS = (
     "state",
     "refresh",
     "proof",
+    "challenge",
 )
 # A node's state where it has no reading.
 STATE_NONE = const(2)
@@ -68,15 +73,17 @@ EXCHANGES_MAX = const(4)
 # The payload that fits one 802.15.4 frame beside 21 bytes of overhead is 112 bytes; the longest report stays below.
 NODE_FRAME_MAX = const(112)
 
-# Where the reading of a VALUE frame stands.
+# Where the reading of a VALUE frame stands, and the parts of a CHALLENGE.
 VALUE_READING = const(6)
+CHALLENGE_MEMBERS = const(6)
+CHALLENGE_READINGS = const(7)
 
 HAS_READING = const(1)
 HAS_ABSENCE = const(2)
 
 _HEADER = "<BBBBHH"
 # By kind: the length of a frame that has but one.
-_SIZES = b"\0\0\x0a\x08\0\0\0\x0e\x08\x09\x08\x0b"
+_SIZES = b"\0\0\x0a\x08\0\0\0\x0e\x08\x09\x08\x0b\x0f"
 
 
 def kind_of(frame) -> int:
@@ -177,6 +184,18 @@ def filters(head: bytes, highest: int, phase: int, refused: int) -> bytes:
 def value(head: bytes, reading_ccel: int) -> bytes:
     """A VALUE frame on a finished header, whose version it does not carry."""
     return head[:VALUE_READING] + struct.pack("<h", reading_ccel)
+
+
+def challenge(head: bytes, place: int, there: int, readings_ccel) -> bytes:
+    """A CHALLENGE frame on a finished header, whose version it does not carry.
+
+    Args:
+        head: the header.
+        place: the sender's, 0..3 for C E S SE.
+        there: bits of the places whose last word is a reading.
+        readings_ccel: four of them, in the order of places.
+    """
+    return head[:CHALLENGE_MEMBERS] + struct.pack("<B4h", place << 4 | there, *readings_ccel)
 
 
 def proof(head: bytes, state: int, reading_ccel: int) -> bytes:

@@ -3,46 +3,46 @@
 The message is this list of u32, little-endian. Counters wrap at 2^30, so that they stay small integers on every
 board; a reader adds up differences modulo 2^30.
 
-    0..11   frames sent, by kind (protocol/frame.py)
-    12..23  bytes of them
-    24..35  frames taken in, by kind
-    36..47  bytes of them
-    48..53  MQTT: packets in, bytes in, packets out, bytes out, packets skipped (see firmware/mqtt.py), connections lost
-    54..70  faults, in the order of FAULTS
+    0..12   frames sent, by kind (protocol/frame.py)
+    13..25  bytes of them
+    26..38  frames taken in, by kind
+    39..51  bytes of them
+    52..57  MQTT: packets in, bytes in, packets out, bytes out, packets skipped (see firmware/mqtt.py), connections lost
+    58..74  faults, in the order of FAULTS
 """
 
 from protocol.compat import const
 
 SENT = const(0)
-SENT_BYTES = const(12)
-TAKEN = const(24)
-TAKEN_BYTES = const(36)
-MQTT_PACKETS_IN = const(48)
-MQTT_BYTES_IN = const(49)
-MQTT_PACKETS_OUT = const(50)
-MQTT_BYTES_OUT = const(51)
-MQTT_SKIPPED = const(52)
-MQTT_LOST = const(53)
+SENT_BYTES = const(13)
+TAKEN = const(26)
+TAKEN_BYTES = const(39)
+MQTT_PACKETS_IN = const(52)
+MQTT_BYTES_IN = const(53)
+MQTT_PACKETS_OUT = const(54)
+MQTT_BYTES_OUT = const(55)
+MQTT_SKIPPED = const(56)
+MQTT_LOST = const(57)
 # Faults and rare events. None of them stops a node: the frame is dropped, the event counted.
-MALFORMED = const(54)  # no frame of this wire version, or of a wrong length
-STRANGER = const(55)  # from a node that is no neighbour
-STALE = const(56)  # of another run, of an earlier cycle, or too far ahead
-DOUBLE = const(57)  # says what was said before in this cycle
-OTHER_SHAPE = const(58)  # channels that do not fit the filter set
-ABANDONED = const(59)  # a cycle that the next one cut short
-DEADLINE = const(60)  # waited in vain for a neighbour or a member
-OWN_CLOCK = const(61)  # a cycle entered without beacon
-REPEATED = const(62)  # a report sent again, because the beacon did not confirm it
-SENSOR_FAULT = const(63)  # the sensor's driver failed
+MALFORMED = const(58)  # no frame of this wire version, or of a wrong length
+STRANGER = const(59)  # from a node that is no neighbour
+STALE = const(60)  # of another run, of an earlier cycle, or too far ahead
+DOUBLE = const(61)  # says what was said before in this cycle
+OTHER_SHAPE = const(62)  # channels that do not fit the filter set
+ABANDONED = const(63)  # a cycle that the next one cut short
+DEADLINE = const(64)  # waited in vain for a neighbour or a member
+OWN_CLOCK = const(65)  # a cycle entered without beacon
+REPEATED = const(66)  # a report sent again, because the beacon did not confirm it
+SENSOR_FAULT = const(67)  # the sensor's driver failed
 # A filter set that came with the wave and was not taken: why.
-REFUSED_FORM = const(64)  # cut short, of another format, or a sum could overflow
-REFUSED_SIGNATURE = const(65)  # not signed by the site's key
-REFUSED_SITE = const(66)  # belongs to another site
-REFUSED_VERSION = const(67)  # not above the highest version ever held
-REFUSED_SELF_TEST = const(68)  # this node does not compute what the set says it should
-WAVE_BROKEN = const(69)  # a pull that ended early: time over, connection lost, flash or heap full
-SET_RETURNED = const(70)  # a reset while a set was on trial, or no cycle asked for it: the set before it is back
-COUNTERS = const(71)
+REFUSED_FORM = const(68)  # cut short, of another format, or a sum could overflow
+REFUSED_SIGNATURE = const(69)  # not signed by the site's key
+REFUSED_SITE = const(70)  # belongs to another site
+REFUSED_VERSION = const(71)  # not above the highest version ever held
+REFUSED_SELF_TEST = const(72)  # this node does not compute what the set says it should
+WAVE_BROKEN = const(73)  # a pull that ended early: time over, connection lost, flash or heap full
+SET_RETURNED = const(74)  # a reset while a set was on trial, or no cycle asked for it: the set before it is back
+COUNTERS = const(75)
 WRAP_MASK = const((1 << 30) - 1)
 
 FAULTS = (

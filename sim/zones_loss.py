@@ -28,8 +28,8 @@ from sim.zones_faults import NEVER, Blocks, Faults, Links
 
 # What is still to be said after so many rounds waits for the next cycle.
 ROUNDS_MAX = 64
-# A challenge's payload: a kind, a cycle's low byte, the corner with a mask, four values of 10 bits.
-CHALLENGE_SIZE = 8
+# Payload of a CHALLENGE frame, in bytes.
+CHALLENGE_SIZE = 15
 # Neighbours that are silent for longer than so many heartbeats are gone, as in firmware/quiet.py.
 _HEARTBEATS = 1
 # Taps of the members C E S SE of each of a node's windows; who is at a place of a window has it as its window of that
@@ -44,20 +44,27 @@ class Policy(NamedTuple):
     Attributes:
         copies: how often each value is sent, 1 or more.
         heartbeat: cycles after which a last word is said again; 0: never, and nobody is ever given up.
-        rested: whether only those are due who said nothing for so long, instead of each when its turn comes.
         challenge: how often each challenge is sent; 0: there are none.
-        again: cycles after which the corner of a window that is still abnormal challenges it again; 0: it does not.
+        again: cycles after which the corner of a window that is still abnormal, and the only such window it is in,
+            challenges it again; 0: it does not.
         learns: whether members take the readings in a challenge for last words.
         answers: how often a challenged word is sent, 0: as often as others.
+        returns: how often a value is sent that makes a window normal again in its sender's view, 0: as often as others.
     """
 
     copies: int = 1
     heartbeat: int = 48
-    rested: bool = False
     challenge: int = 1
     again: int = 0
     learns: bool = False
     answers: int = 0
+    returns: int = 0
+
+
+def watched(copies: int) -> Policy:
+    """What nodes do that are told to say `copies` times what matters, 2 or more (firmware/watch.py)."""
+    usual = copies // 2
+    return Policy(usual, challenge=copies, again=3, learns=True, answers=copies + 1, returns=copies)
 
 
 class Lossy(NamedTuple):
@@ -65,6 +72,7 @@ class Lossy(NamedTuple):
 
     Attributes:
         values: int64 [cycles], frames with a value, all copies.
+        heartbeats: int64 [cycles], frames with a last word because its turn had come, all copies.
         challenges: int64 [cycles], frames with a challenge, all copies.
         upward: int64 [cycles], blocks' bits.
         answers: bool [cycles], whether the gateway knows of an abnormal block.
@@ -74,6 +82,7 @@ class Lossy(NamedTuple):
     """
 
     values: Ints
+    heartbeats: Ints
     challenges: Ints
     upward: Ints
     answers: Bools
@@ -82,9 +91,13 @@ class Lossy(NamedTuple):
     noticed: Ints
 
     def bytes_in_mesh(self, value_size: int) -> Ints:
-        """Per cycle, of values with this payload and of challenges."""
+        """Per cycle, of values with this payload and of challenges, without heartbeats."""
         values = self.values * (AIR_OVERHEAD + value_size)
         return values + self.challenges * (AIR_OVERHEAD + CHALLENGE_SIZE)
+
+    def bytes_of_heartbeats(self, size: int) -> Ints:
+        """Per cycle, of heartbeats with this payload."""
+        return self.heartbeats * (AIR_OVERHEAD + size)
 
     def bytes_upward(self, bit_size: int) -> Ints:
         """Per cycle, of blocks' bits with this payload."""
@@ -118,10 +131,10 @@ def simulate(
         expected.append(Windows(filters, here).states(values))
         for node in mesh.given_up():
             noticed.setdefault(node, cycle - int(dies.flat[node]))
-    frames, challenges, upward, answers = np.array(counts, np.int64).T
+    frames, heartbeats, challenges, upward, answers = np.array(counts, np.int64).T
     gone = np.array(list(noticed.values()), np.int64)
     found = np.array(states).reshape(centred.shape)
-    return Lossy(frames, challenges, upward, answers == 1, found, np.array(expected), gone)
+    return Lossy(frames, heartbeats, challenges, upward, answers == 1, found, np.array(expected), gone)
 
 
 def limits(taps: Ints, bias: Ints, view: Ints, there: Bools) -> tuple[Ints, Ints, Bools]:
@@ -174,14 +187,15 @@ class _Mesh:
         self._abnormal, self._pending, self._heard = np.zeros((3, nodes, len(_MEMBERS)), np.bool_)
         self._values, self._here, self._alive = np.zeros(nodes, np.int64), np.zeros(nodes, np.bool_), site.mask.ravel()
 
-    def cycle(self, cycle: int, values: Ints, here: Bools, alive: Bools) -> tuple[int, int]:
-        """Let nodes speak until all are silent: (frames with a value, frames with a challenge)."""
+    def cycle(self, cycle: int, values: Ints, here: Bools, alive: Bools) -> tuple[int, int, int]:
+        """Let nodes speak until all are silent: frames with a value, heartbeats, frames with a challenge."""
         policy, values_said, challenges = self._policy, 0, 0
         self._values, self._here, self._alive = values, here, alive
         self._start(cycle)
         changed = alive & (~self._known[:, CENTRE] | (self._there[:, CENTRE] != here))
         speaking, copies = changed | self._due(cycle), policy.copies
         anew = changed | self._outside()
+        heartbeats = int((speaking & ~anew).sum()) * copies
         for _ in range(ROUNDS_MAX):
             made = 0
             if not speaking.any():
@@ -191,11 +205,10 @@ class _Mesh:
                 copies = policy.answers or copies
             if not made and not speaking.any():
                 break
-            self._say(speaking, anew, copies)
-            values_said += int(speaking.sum()) * copies
+            values_said += self._say(speaking, anew, copies)
             challenges += made * policy.challenge
             speaking, copies = np.zeros_like(speaking), policy.copies
-        return values_said, challenges
+        return values_said - heartbeats, heartbeats, challenges
 
     def states(self) -> Bools:
         """What each living node takes its own window for."""
@@ -220,15 +233,15 @@ class _Mesh:
             self._there &= ~gone
             self._work_out(gone.any(axis=1))
         if self._policy.again:
-            self._pending[:, 0] |= self._abnormal[:, 0] & ((cycle + self._phase) % self._policy.again == 0)
+            alone = self._abnormal[:, 0] & ~self._abnormal[:, 1:].any(axis=1)
+            self._pending[:, 0] |= alone & ((cycle + self._phase) % self._policy.again == 0)
 
     def _due(self, cycle: int) -> Bools:
         """Whose heartbeat it is."""
         every = self._policy.heartbeat
         if not every:
             return np.zeros_like(self._alive)
-        turn = self._silent[:, CENTRE] >= every if self._policy.rested else (cycle + self._phase) % every == 0
-        due: Bools = self._alive & turn
+        due: Bools = self._alive & ((cycle + self._phase) % every == 0)
         return due
 
     def _outside(self) -> Bools:
@@ -238,11 +251,18 @@ class _Mesh:
         outside: Bools = self._here & self._alive & self._there[:, CENTRE] & ~covered
         return outside
 
-    def _say(self, speaking: Bools, anew: Bools, copies: int) -> None:
-        """Nodes say what they read, or that they have no reading, or else their last word; who hears it takes it in."""
+    def _say(self, speaking: Bools, anew: Bools, copies: int) -> int:
+        """Nodes say what they read, or that they have no reading, or else their last word; who hears it takes it in.
+
+        Returns how many frames that took.
+        """
+        lost, more = self._links.lost(copies), np.zeros_like(speaking)
+        if self._policy.returns > copies:
+            more = self._returns(speaking & anew)
+            lost &= self._links.lost(self._policy.returns - copies) | ~np.append(more, False)[self._near]
         words = np.append(np.where(anew, self._values, self._view[:, CENTRE]), 0)[self._near]
         there = np.append(np.where(anew, self._here, self._there[:, CENTRE]), False)[self._near]
-        heard = np.append(speaking, False)[self._near] & ~self._links.lost(copies)
+        heard = np.append(speaking, False)[self._near] & ~lost
         heard[:, CENTRE] = speaking
         heard &= self._alive[:, np.newaxis]
         new = heard & (~self._known | (self._there != there) | (there & (self._view != words)))
@@ -251,6 +271,17 @@ class _Mesh:
         self._known |= heard
         self._silent[heard] = 0
         self._work_out(new.any(axis=1))
+        return int(speaking.sum()) * copies + int(more.sum()) * (self._policy.returns - copies)
+
+    def _returns(self, speaking: Bools) -> Bools:
+        """Whose new word makes a window normal again, as far as it knows itself."""
+        (nodes,) = np.nonzero(speaking)
+        view, there, found = self._view[nodes], self._there[nodes], np.zeros_like(speaking)
+        view[:, CENTRE], there[:, CENTRE] = self._values[nodes], self._here[nodes]
+        if len(nodes):
+            abnormal = limits(self._taps, self._bias, view, there)[2]
+            found[nodes] = (self._abnormal[nodes] & ~abnormal).any(axis=1)
+        return found
 
     def _challenge(self) -> tuple[int, Bools]:
         """For each window that has to be challenged one says what it saw: (challenges, who has to repeat its word)."""
@@ -258,7 +289,7 @@ class _Mesh:
         repeating, learned = np.zeros((2, len(self._alive)), np.bool_)
         if not len(nodes):
             return 0, repeating
-        order = self._first.permutation(len(nodes))
+        order = np.lexsort((self._first.random(len(nodes)), windows != 0))  # corners go first
         _, first = np.unique(self._near[nodes, _MEMBERS[windows, 0]][order], return_index=True)
         lost = self._links.lost(self._policy.challenge)
         for node, window in zip(nodes[order[first]], windows[order[first]], strict=True):

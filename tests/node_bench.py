@@ -90,7 +90,7 @@ def beacon_of(cycle, run=RUN, flags=0, version=VERSION, acked=(), acked_cycle=No
     """A beacon for a site of 2 x 2 blocks that acknowledges some of the cycle before; its threshold is 0.25 degrees."""
     acked_cycle = max(cycle - 1, 0) if acked_cycle is None else acked_cycle
     fields = beacon.Beacon(
-        flags, run, cycle, PERIOD_MS, EXCHANGE_MS, GATHER_MS, version, acked_cycle, 2, 2, 25
+        flags, run, cycle, PERIOD_MS, EXCHANGE_MS, GATHER_MS, version, acked_cycle, 2, 2, 25, 0
     )
     return beacon.pack(fields, bytes((sum(1 << (row * 2 + col) for row, col in acked),)))
 

@@ -24,6 +24,10 @@ def pack(fields):
         return head + bytes((fields["state"],))
     if kind == "proof":
         return frame.proof(head, fields["state"], fields["reading_ccel"])
+    if kind == "challenge":
+        words_ccel = fields["words_ccel"]
+        there = sum([(words_ccel[place] is not None) << place for place in range(4)])
+        return frame.challenge(head, fields["place"], there, [word_ccel or 0 for word_ccel in words_ccel])
     if kind == "activations":
         return frame.activations(head, fields["exchange"], fields["activations"])
     if kind == "member":
@@ -38,7 +42,7 @@ def pack(fields):
 
 # MicroPython's namedtuples do not tell their fields.
 BEACON_FIELDS = ("flags", "run", "cycle", "period_ms", "exchange_ms", "gather_ms")
-BEACON_FIELDS += ("version", "acked_cycle", "block_rows", "block_cols", "threshold_ccel")
+BEACON_FIELDS += ("version", "acked_cycle", "block_rows", "block_cols", "threshold_ccel", "copies")
 
 
 def bitmap(fields):

@@ -59,6 +59,13 @@ def test_what_is_written_counts(written):
     assert Timing(60_000, 100, 200, 300) == found.timing
 
 
+def test_copies_take_two_exchanges_more(written):
+    text = 'site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = '
+    assert [0, 2] == [load_config(written(text + copies)).copies for copies in "02"]
+    # 3 x 2500 + 1500 + 1500 ms come to 10.5 s.
+    assert Timing(3_000, 714, 428, 428) == load_config(written(text + "2", cycle_s=3)).timing
+
+
 # The longest cycle fits the period
 
 
@@ -120,9 +127,16 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ('site = "site.toml"\nspec = "ring"', "spec: 'ring' is none; write seed, lean or zone"),
         (
             'site = "site.toml"\ncolour = 1',
-            "colour: is no field of this file; fields are broker, decision, learning, mode, site, spec, state, timing",
+            "colour: is no field of this file; fields are broker, decision, event, learning, mode, site, spec, state, "
+            "timing",
         ),
         ('site = "site.toml"\ntiming = 3', "timing: is no table; write [timing]"),
+        (
+            'site = "site.toml"\n[event]\ncopies = 2',
+            'event.copies: 2: mode "always" has none; write mode = "event" or copies = 0',
+        ),
+        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = 9', "event.copies: 9 is not in 0..8"),
+        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = -1', "event.copies: -1 is not in 0..8"),
         (timing_of({"gather_ms": 0}), "timing.gather_ms: 0 is not in 1..65535"),
         (timing_of({"gather_ms": "true"}), "timing.gather_ms: True is no number"),
         (

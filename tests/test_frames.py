@@ -17,7 +17,7 @@ from tools.rig.make_vectors import FOLDER
 
 GOLDEN = json.loads((FOLDER / "frames.json").read_text(encoding="utf-8"))
 VERSIONED = ("reading", "no_reading", "activations", "member", "filters", "report", "state", "refresh", "proof")
-NODE_KINDS = (*VERSIONED, "value")
+NODE_KINDS = (*VERSIONED, "value", "challenge")
 RANDOM_FRAMES = 20_000
 RANDOM_SIZE_MAX = 600
 
@@ -80,6 +80,15 @@ def test_a_value_is_read_as_packed(fields, data):
 def test_a_state_is_read_as_packed(fields, data):
     assert fields["state"] == data[frame.HEADER_SIZE]
     assert fields.get("reading_ccel") == (frame.i16(data, frame.HEADER_SIZE + 1) if fields["kind"] == "proof" else None)
+
+
+@golden("challenge")
+def test_a_challenge_is_read_as_packed(fields, data):
+    members, words_ccel = data[frame.CHALLENGE_MEMBERS], fields["words_ccel"]
+    assert fields["place"] == members >> 4
+    for place, word_ccel in enumerate(words_ccel):
+        assert (word_ccel is not None) == bool(members >> place & 1)
+        assert (word_ccel or 0) == frame.i16(data, frame.CHALLENGE_READINGS + 2 * place)
 
 
 @golden(*NODE_KINDS)
@@ -170,7 +179,7 @@ def test_the_longest_frames_fit_their_limits():
 # Refusals
 
 
-@golden("reading", "no_reading", "filters", "beacon", "value", "state", "refresh", "proof")
+@golden("reading", "no_reading", "filters", "beacon", "value", "state", "refresh", "proof", "challenge")
 def test_a_frame_of_fixed_length_is_refused_at_every_other_length(fields, data):
     for size in range(beacon.BEACON_MAX + 2):
         assert (size != len(data)) == is_refused((data + bytes(600))[:size]), size
@@ -217,7 +226,7 @@ def test_a_report_that_contradicts_itself_is_refused(fields, data):
 @pytest.mark.parametrize("too_many", [False, True])
 def test_a_beacon_for_more_blocks_than_a_bitmap_holds_is_refused(too_many):
     rows = beacon.BITMAP_MAX // 4 + too_many
-    shape = beacon.Beacon(0, 1, 1, 1, 1, 1, 1, 0, rows, 32, 0)
+    shape = beacon.Beacon(0, 1, 1, 1, 1, 1, 1, 0, rows, 32, 0, 0)
     assert too_many == (beacon.unpack(beacon.pack(shape, bytes(4 * rows))) is None)
 
 

@@ -243,7 +243,9 @@ def test_another_spec_is_rolled_out_while_the_model_before_decides(store, start)
 @pytest.mark.parametrize(("mode", "beacon_mode"), [("always", MODE_ALWAYS), ("event", MODE_EVENT)])
 def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch, mode, beacon_mode):
     (tmp_path / "site.toml").write_text('name = "pair"\nrows = 1\ncols = 2\n')
-    (tmp_path / "gateway.toml").write_text(f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n')
+    copies = 2 * (mode == "event")
+    text = f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n[event]\ncopies = {copies}\n'
+    (tmp_path / "gateway.toml").write_text(text)
     outside = Mock(host="host", port=1)
     outside.name = "none"
     monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
@@ -252,7 +254,8 @@ def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch,
     gateways = []
     monkeypatch.setattr("gateway.service.serve", lambda gateway, *_: gateways.append(gateway))
     run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
-    assert [beacon_mode] == [beacon.unpack(gateway.start_cycle(0)).flags & MODE_MASK for gateway in gateways]
+    opened = [beacon.unpack(gateway.start_cycle(0)) for gateway in gateways]
+    assert [(beacon_mode, copies)] == [(fields.flags & MODE_MASK, fields.copies) for fields in opened]
 
 
 def test_a_site_with_a_store_is_never_given_another_key(store, start, tmp_path):

@@ -84,13 +84,18 @@ def test_the_same_seed_gives_the_same_bytes_in_mode_event_too(seed):
     assert first == again
 
 
-def test_words_that_are_lost_between_nodes_make_states_differ_and_nothing_else(seed):
-    """The gateway hears and is heard: each node proves its state in each cycle."""
-    with Simulation(Plan(seed, "loss30", 6, 6, LEAST + 30, False, **EVENT)) as simulation:
-        summary, found = simulation.run(), simulation.agreement.judged
-    assert summary["event"]["faults"]["states"] < summary["event"]["faults"]["cycles"]
-    assert CALM_CYCLES == summary["event"]["recovered"]["states"]
-    assert not any(entry.unproven for entry in found)
+def test_words_that_are_lost_between_nodes_make_states_differ_and_nothing_else(monkeypatch, seed):
+    """The gateway hears and is heard: each node proves its state in each cycle. Watched, nearly all are right."""
+    right = []
+    for copies in (0, 4):
+        monkeypatch.setitem(SCENARIOS, "loss30", Scenario(lost_in_mesh=0.3, copies=copies))
+        with Simulation(Plan(seed, "loss30", 6, 6, LEAST + 30, False, **EVENT)) as simulation:
+            summary, found = simulation.run(), simulation.agreement.judged
+        right.append(summary["event"]["faults"]["states"])
+        assert CALM_CYCLES == summary["event"]["recovered"]["states"]
+        assert not any(entry.unproven for entry in found)
+    cycles = summary["event"]["faults"]["cycles"]
+    assert right[0] < 0.9 * cycles <= right[1], right
 
 
 def test_a_node_that_computes_with_other_numbers_than_its_filters_say_proves_a_wrong_state(seed):
@@ -136,7 +141,8 @@ def test_what_goes_over_the_air_is_counted_by_who_needs_it(seed):
         found = simulation.agreement.judged
     air = sum((Counter(entry.air) for entry in found), Counter())
     assert (air["proofs"], air["up"]) == (len(found) * 16 * 32, sent["state"] * 30)
-    assert air["mesh"] == (sent["value"] + sent["refresh"]) * 29 + sent["reading"] * 31
+    assert air["mesh"] == (sent["value"] + sent["refresh"]) * 29 + sent["challenge"] * 36
+    assert air["heartbeats"] == sent["reading"] * 31
     assert air["filters"] == sent["filters"] * 35
     assert air["beacons"] > len(found) * 21
     assert figures(found)["air"]["mesh"] == pytest.approx(air["mesh"] / len(found), abs=0.05)
@@ -194,7 +200,8 @@ def test_a_plan_of_mode_event_that_cannot_be_simulated_is_refused_by_name(field)
         Plan(0, **field)
 
 
-def test_the_figures_of_a_room_are_those_of_its_cycles_under_loss(seed):
+def test_the_figures_of_a_room_are_those_of_its_cycles_under_loss(monkeypatch, seed):
+    monkeypatch.setitem(SCENARIOS, "loss30", Scenario(lost_in_mesh=0.3))
     site = make_site(4, 4, None)
     scene = Scene(site, make_model(seed, "zone", site), make_quiet_readings(seed, len(site.cells), 0))
     found = judged(scene, "loss30", seed, WARM + 20)

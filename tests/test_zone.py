@@ -74,7 +74,7 @@ class Mesh:
         return [values.get(cell) for cell in (corner, (row, col + 1), (row + 1, col), (row + 1, col + 1))]
 
     def limits_of(self, cell):
-        self.nodes[cell].state()
+        self.nodes[cell].abnormal()
         return tuple(self.nodes[cell]._results)
 
     def word_of(self, cell):
@@ -100,7 +100,7 @@ class Mesh:
 
     def states(self):
         """What each node with a reading takes its own window for."""
-        return {cell: self.nodes[cell].state() for cell in self.cells if self.readings[cell] is not None}
+        return {cell: self.nodes[cell].abnormal() & 1 for cell in self.cells if self.readings[cell] is not None}
 
     def true_states(self):
         there = [cell for cell in self.cells if self.readings[cell] is not None]
@@ -325,6 +325,8 @@ def test_nodes_and_the_simulation_of_whole_rooms_work_out_the_same_limits(seed):
             near = [(row + tap // 3 - 1, col + tap % 3 - 1) for tap in range(TAPS)]
             inside = [0 <= r < 6 and 0 <= c < 7 and present[r, c] for r, c in near]
             values = [int(view[cell]) if here else 0 for cell, here in zip(near, inside, strict=True)]
-            up, down, state = limits(rule, values, sum(here << tap for tap, here in enumerate(inside)))
+            up, down, abnormal = limits(rule, values, sum(here << tap for tap, here in enumerate(inside)))
             wanted = [min(int(limit[row, col]), FAR) for limit in expected]
-            assert [up, down, state] == [*wanted, int(states[row, col])]
+            corners = [(row, col), (row, col - 1), (row - 1, col), (row - 1, col - 1)]
+            bits = sum(int(min(cell) >= 0 and states[cell]) << window for window, cell in enumerate(corners))
+            assert [up, down, abnormal] == [*wanted, bits]

@@ -78,7 +78,8 @@ def test_nodes_work_out_the_limits_that_firmware_works_out(seed):
             out = np.zeros(zone.RESULTS, np.uint16)
             bits = sum(1 << tap for tap in np.flatnonzero(there[node]).tolist())
             zone.limits(out, [int(value) + 2**15 for value in view[node]], bits, weights, bias)
-            found = (min(rise[node], zone.FAR), min(fall[node], zone.FAR), abnormal[node, 0])
+            windows = sum(int(abnormal[node, window]) << window for window in range(4))
+            found = (min(rise[node], zone.FAR), min(fall[node], zone.FAR), windows)
             assert tuple(out) == found
 
 
@@ -141,14 +142,25 @@ def test_a_dead_node_is_given_up_two_heartbeats_after_its_last_word():
 
 def test_a_node_whose_heartbeat_is_due_and_who_has_news_speaks_once():
     found = run([[2200, 2200]] * HEARTBEAT_OF_B + [[2200, 2600]])
-    assert (1, True) == (found.values[HEARTBEAT_OF_B], found.answers[HEARTBEAT_OF_B])
+    at = HEARTBEAT_OF_B
+    assert (1, 0, True) == (found.values[at], found.heartbeats[at], found.answers[at])
 
 
-def test_a_rested_heartbeat_is_due_only_to_those_who_said_nothing():
-    readings = [[2200, 2200]] + [[2200, 2600]] * 60
-    found = run(readings, policy=Policy(rested=True, challenge=0)).values
-    # Both speak at first; B once more; then A after 48 cycles, B a cycle later.
-    assert {0: 2, 1: 1, HEARTBEAT: 1, HEARTBEAT + 1: 1} == {at: found[at] for at in np.flatnonzero(found).tolist()}
+def test_a_word_that_makes_a_window_normal_again_is_said_as_often_as_asked(lose):
+    readings = [[2200, 2200], [2200, 2600], [2200, 2200], [2200, 2201]]
+    assert [2, 1, 1, 0] == run(readings).values.tolist()
+    assert [2, 1, 3, 0] == run(readings, policy=Policy(returns=3)).values.tolist()
+    lose((2, 0))  # its first copies
+    assert [False, True, True, True] == run(readings).answers.tolist()
+    assert [False, True, False, False] == run(readings, policy=Policy(returns=3)).answers.tolist()
+
+
+def test_of_two_windows_that_stay_abnormal_only_the_corner_that_is_in_one_of_them_challenges_again():
+    """Nodes in a column stand at the warm side of as many windows, and the upper node of each window is in two."""
+    column = site_of_cells("column", set(np.ndindex(3, 2)))
+    readings = [[2200] * 6, *[[2200, 2600] * 3] * 5]
+    challenges = run(readings, column, Policy(heartbeat=0, again=1)).challenges
+    assert [0, 3, 1, 1, 1, 1] == challenges.tolist()
 
 
 def test_copies_are_paid_for_and_get_through_where_one_would_not(seed):
@@ -183,7 +195,7 @@ def test_a_bit_that_the_gateway_did_not_hear_is_said_again():
     assert 0 < heard
     assert [1] * (heard + 1) + [0] * (19 - heard) == found.upward.tolist()
     assert found.answers[heard:].all()
-    assert (31 * found.values + 29 * found.challenges).tolist() == found.bytes_in_mesh(10).tolist()
+    assert (31 * found.values + 36 * found.challenges).tolist() == found.bytes_in_mesh(10).tolist()
     assert (33 * found.upward).tolist() == found.bytes_upward(12).tolist()
 
 

@@ -76,6 +76,9 @@ def demo(
     threshold: Annotated[
         float | None, typer.Option(help="Mode change: readings that moved by more are said, degrees; default 0.25.")
     ] = None,
+    copies: Annotated[
+        int, typer.Option(help="Mode event: how often nodes say what matters, as where links lose frames; default 0.")
+    ] = 0,
     cycles: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="How many cycles; default 48.")] = None,
     train_cycles: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Learn from the first so many; default half of them.")
@@ -100,7 +103,8 @@ def demo(
     from tools.demo.plan import Options
     from tools.demo.run import Demo
 
-    options = Options(site, readings, spec, mode, threshold, cycles, train_cycles, seed, broker, runtime, heap, out)
+    asked = (site, readings, spec, mode, threshold, copies, cycles, train_cycles, seed, broker, runtime, heap, out)
+    options = Options(*asked)
     with stages() as stage:
         run = Demo(options, stage)
         summary = run.run()

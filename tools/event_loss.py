@@ -3,8 +3,8 @@
 Rooms, fitted filters and the cycles that are judged are those of tools/zones_loss.py, so the figures stand beside each
 other: there the rules in numpy, here the nodes as they are, on the simulator's network. Printed for each room and loss:
 
-    mesh, up, total  bytes a cycle on the air: what nodes say to each other; to the gateway; both. Beacons and the
-                     proofs by which this is judged come on top
+    mesh, up, total  bytes a cycle on the air: what nodes say to each other; to the gateway; both
+    beats            heartbeats, which with beacons and the proofs by which this is judged come on top
     agree            share of cycles in which the gateway's 'abnormal somewhere' is that of a full exchange, %
     all              share of cycles in which every node's state is, %
     speed            simulated cycles in a second of one core
@@ -31,7 +31,7 @@ _SPEC = SPEC_OF_MODE["event"]
 def main(first: int = 0, last: int = 0) -> int:
     """Fit, simulate, print a line for each room and loss; 1 when a promise was broken."""
     broken = 0
-    print("room  loss      mesh    up  total   agree     all  speed")
+    print("room  loss      mesh    up  total  beats   agree     all  speed")
     for room in range(first, last + 1):
         print(f"event_loss: room {room} of {first}..{last}: fitting", file=sys.stderr)
         scene = room_scene(lounge(), room)
@@ -68,7 +68,7 @@ def judged(scene: Scene, scenario: str, seed: int, cycles: int = WARM + TEST) ->
 def _line(found: dict[str, Any]) -> str:
     cycles, air = max(found["cycles"], 1), found["air"]
     shares = [100 * found[name] / cycles for name in ("answers", "states")]
-    cost = f"{air['mesh']:7.0f} {air['up']:5.0f} {air['mesh'] + air['up']:6.0f}"
+    cost = f"{air['mesh']:7.0f} {air['up']:5.0f} {air['mesh'] + air['up']:6.0f} {air['heartbeats']:6.0f}"
     return f"{cost} {shares[0]:7.2f} {shares[1]:7.2f} {found['speed']:6.1f}"
 
 

@@ -52,7 +52,7 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         log.info("site %s, run %d, broker %s at %s:%d", config.site.name, run, broker.name, broker.host, broker.port)
         _write_nodes(config, broker, active.filter_set, key)
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
-        gateway.mode = MODES[config.mode]
+        gateway.mode, gateway.copies = MODES[config.mode], config.copies
         rollouts = Rollouts(store, gateway, link.publish_wave, key)
         rollouts.start(active)
         learner = Learner(config.state, config.site, config.learning.cycles_max, config.limits.threshold)

@@ -65,7 +65,8 @@ def _event_lines(event: dict[str, Any] | None) -> list[str]:
         f"agreement  {_agreement(event['faults'])}",
         f"recovered  {_agreement(event['recovered'])}",
         f"on the air {air['mesh'] + air['up']:.0f} bytes a cycle, {air['up']:.0f} of them to the gateway; "
-        f"beacons {air['beacons']:.0f}, roll-out {air['filters']:.0f}, proofs {air['proofs']:.0f}",
+        f"heartbeats {air['heartbeats']:.0f}, beacons {air['beacons']:.0f}, roll-out {air['filters']:.0f}, "
+        f"proofs {air['proofs']:.0f}",
     ]
 
 

@@ -3,7 +3,8 @@
 Rooms and fitted filters are those of tools/zones.py; the cycles behind TRAIN are judged, after some that only let
 losses leave their mark. Printed are means over the rooms, for each kind of loss and each policy:
 
-    mesh, up, total  bytes a cycle on the air: values, heartbeats and challenges; blocks' bits; both
+    mesh, up, total  bytes a cycle on the air: values and challenges; blocks' bits; both
+    beats            heartbeats, on top
     agree            share of cycles in which the gateway's 'abnormal somewhere' is that of a full exchange, %
     all              share of cycles in which every node's state is, %
     missed, false    cycles a day in which the gateway knows of nothing abnormal and there is, or the other way round
@@ -20,15 +21,15 @@ from gateway.model import Filters
 from gateway.samples import Samples
 from gateway.site import Site, lounge
 from sim.zones_faults import Faults, deaths
-from sim.zones_loss import Lossy, Policy, simulate
+from sim.zones_loss import Lossy, Policy, simulate, watched
 from tools.zones import TRAIN, fitted_room
 
 # Cycles before those that are judged: two heartbeats, and the first cycle, in which everybody speaks.
 WARM = 97
 # One every ten minutes. The rooms' own cycles are half hours: by their clock a day has 48, and a third of the errors.
 CYCLES_A_DAY = 144
-# Payloads of a value and of a block's state, in bytes.
-VALUE_SIZE, BIT_SIZE = 8, 12
+# Payloads in bytes of a value, a heartbeat, which has a version, and a block's state.
+VALUE_SIZE, HEARTBEAT_SIZE, BIT_SIZE = 8, 10, 12
 LOSSES = {
     "no loss": Faults(),
     "10 % lost": Faults(0.1),
@@ -38,17 +39,11 @@ LOSSES = {
     "no loss, 5 % of the nodes die": Faults(),
 }
 DYING, SHARE_DYING = "no loss, 5 % of the nodes die", 0.05
-# A watched window is challenged as long as it is abnormal, and whoever hears that learns from it.
-_WATCHED = Policy(heartbeat=0, challenge=2, again=1, learns=True, answers=3)
-POLICIES = {f"{copies} x, heartbeat 48": Policy(copies, challenge=0) for copies in (1, 2, 3)}
-POLICIES |= {f"{copies} x, heartbeat 48, challenge": Policy(copies) for copies in (1, 2, 3)}
-POLICIES |= {
-    "1 x, watched 2 x": _WATCHED,
-    "1 x, watched 2 x, rested 192": _WATCHED._replace(heartbeat=192, rested=True),
-    "1 x, watched 2 x, rested 48": _WATCHED._replace(heartbeat=48, rested=True),
-    "2 x, watched 4 x": _WATCHED._replace(copies=2, challenge=4, answers=4),
-}
-_HEADER = "   mesh  up  total   agree     all  missed  false    gone"
+# All with heartbeats; the last two are the firmware's, told so many copies by the beacon.
+POLICIES = {f"{copies} x": Policy(copies, challenge=0) for copies in (1, 2, 3)}
+POLICIES |= {f"{copies} x, challenge": Policy(copies) for copies in (1, 2, 3)}
+POLICIES |= {f"watched {copies} x": watched(copies) for copies in (2, 4)}
+_HEADER = "   mesh  up  total  beats   agree     all  missed  false    gone"
 
 
 def main(first: int = 0, last: int = 9) -> None:
@@ -66,7 +61,7 @@ def main(first: int = 0, last: int = 9) -> None:
 
 
 def judged(filters: Filters, site: Site, samples: Samples, loss: str, room: int) -> NDArray[np.float64]:
-    """What the header says but the total, of each policy: [policies, 8]; every room draws its own losses."""
+    """What the header says but the total, of each policy: [policies, 9]; every room draws its own losses."""
     faults, found = faults_of(loss, site, samples, room), []
     for name, policy in POLICIES.items():
         print(f"zones_loss: room {room}: {loss}: {name}", file=sys.stderr)
@@ -89,9 +84,10 @@ def run_later(filters: Filters, site: Site, samples: Samples, policy: Policy, fa
 
 
 def figures(run: Lossy) -> NDArray[np.float64]:
-    """What the header says but the total, and the longest of `gone`: [8]; 0 for the last two where nobody is gone."""
+    """What the header says but the total, and the longest of `gone`: [9]; 0 for the last two where nobody is gone."""
     expected = run.expected.any(axis=(1, 2))
-    by_cycle = [run.bytes_in_mesh(VALUE_SIZE), run.bytes_upward(BIT_SIZE), 100 * (run.answers == expected)]
+    by_cycle = [run.bytes_in_mesh(VALUE_SIZE), run.bytes_upward(BIT_SIZE), run.bytes_of_heartbeats(HEARTBEAT_SIZE)]
+    by_cycle += [100 * (run.answers == expected)]
     by_cycle += [100 * (run.states == run.expected).all(axis=(1, 2))]
     by_cycle += [CYCLES_A_DAY * (expected & ~run.answers), CYCLES_A_DAY * (run.answers & ~expected)]
     gone = [run.noticed.mean(), run.noticed.max()] if len(run.noticed) else [0, 0]
@@ -99,8 +95,8 @@ def figures(run: Lossy) -> NDArray[np.float64]:
 
 
 def _line(values: NDArray[np.float64], worst: NDArray[np.float64]) -> str:
-    mesh, up, agree, every, missed, false, gone, _ = values
-    cost = f"{mesh:7.0f} {up:3.0f} {mesh + up:6.0f}"
+    mesh, up, beats, agree, every, missed, false, gone, _ = values
+    cost = f"{mesh:7.0f} {up:3.0f} {mesh + up:6.0f} {beats:6.0f}"
     noticed = f"{gone:4.0f} {worst[-1]:4.0f}" if gone else "   -    -"
     return f"{cost} {agree:7.2f} {every:7.2f} {missed:7.2f} {false:6.2f} {noticed}"
 

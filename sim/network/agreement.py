@@ -21,9 +21,10 @@ from protocol import frame
 from protocol.frame import STATE_NONE
 from sim.network.node_shell import NodeShell
 
-# What goes over the air: values and all that serves them, states, the roll-out's frames, and the gateway's frames; the
-# proofs stand beside them, nobody needs them but who checks.
-MESH, UP, FILTERS, BEACONS, PROOFS = PARTS = ("mesh", "up", "filters", "beacons", "proofs")
+# What goes over the air: values and all that serves them, but for last words said again in their turn or because a
+# neighbour asked; states; the roll-out's frames, and the gateway's. The proofs stand beside them, nobody needs them but
+# who checks.
+MESH, HEARTBEATS, UP, FILTERS, BEACONS, PROOFS = PARTS = ("mesh", "heartbeats", "up", "filters", "beacons", "proofs")
 
 
 class Judged(NamedTuple):
@@ -71,6 +72,8 @@ class Agreement:
             part = PROOFS
         elif kind == frame.FILTERS:
             part = FILTERS
+        elif kind == frame.READING:
+            part = HEARTBEATS
         self._air[part] += AIR_OVERHEAD + len(data)
 
     def take_beacon(self, data: bytes) -> None:

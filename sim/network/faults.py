@@ -32,6 +32,7 @@ class Scenario:
         gateway_restarts, broker_restarts: chances; a broker forgets what it retained.
         disks: chance that the gateway's disk takes nothing for a while.
         strikes: share of the nodes that are reset while they work on a wave, at any of its steps.
+        copies: how often nodes in mode event say what matters (firmware/watch.py).
     """
 
     lost: float = 0.0
@@ -50,6 +51,7 @@ class Scenario:
     broker_restarts: float = 0.0
     disks: float = 0.0
     strikes: float = 0.0
+    copies: int = 0
 
 
 SCENARIOS = {
@@ -58,8 +60,8 @@ SCENARIOS = {
     "bursts": Scenario(bursts=0.002, jitter_ms=20),
     "partition": Scenario(partitions=0.15, jitter_ms=10),
     "reboots": Scenario(reboots=0.01, gateway_restarts=0.05, broker_restarts=0.05, strikes=0.15, jitter_ms=10),
-    "loss10": Scenario(lost_in_mesh=0.1),
-    "loss30": Scenario(lost_in_mesh=0.3),
+    "loss10": Scenario(lost_in_mesh=0.1, copies=2),
+    "loss30": Scenario(lost_in_mesh=0.3, copies=4),
     "chaos": Scenario(
         lost=0.02,
         broken_sets=0.1,

@@ -26,6 +26,8 @@ from protocol import frame
 from sim.network.clock import Clock
 
 TIMING = Timing(period_ms=10_000)
+# With two exchanges more, for challenges.
+_TIMING_LOSSY = TIMING._replace(exchange_ms=2_000)
 # Runs begin shortly before their low byte wraps.
 RUN_FLOOR = 254
 # The gateway's own clock: monotonic, of any origin.
@@ -54,6 +56,7 @@ class GatewayShell:
         gateway: the real Gateway of the present run, or of the last one; there from the first `start`.
         flashed: the signed filter set that decides at first.
         newest: the highest version that it ever handed out.
+        copies: as in protocol/beacon.py, to be set before the first `start`.
         is_up: it runs.
         connected: to the broker.
         wave: the signed set that its connection publishes again each time, b"" before the first.
@@ -72,6 +75,7 @@ class GatewayShell:
         In mode event (`mode` as in protocol/beacon.py) every node is asked for its proof in each cycle.
         """
         self._folder, self._site, self._key, self._clock, self._mode = folder, site, key, clock, mode
+        self.copies = 0
         with Store(folder, site, create=True) as store:
             first = place(store, key, Order(model, "to start with"), 0, self._now_s())
             self.newest = first.model.filters.version
@@ -121,8 +125,8 @@ class GatewayShell:
         if active is None:
             raise StoreError(f"{store.path}: no model is active")
         run = next_run(self._folder, max(store.last_run() or 0, RUN_FLOOR))
-        self.gateway = Gateway(self._site, active.model, TIMING, run, LIMITS_DEFAULT)
-        self.gateway.mode, self.gateway.wants_proof = self._mode, True
+        self.gateway = Gateway(self._site, active.model, _TIMING_LOSSY if self.copies else TIMING, run, LIMITS_DEFAULT)
+        self.gateway.mode, self.gateway.copies, self.gateway.wants_proof = self._mode, self.copies, True
         self._rollouts = Rollouts(store, self.gateway, self._hand_out, self._key, self._now_s)
         self._recorder = Recorder(store, run, LIMITS_DEFAULT, self._now_s)
         self.is_up = True

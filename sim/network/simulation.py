@@ -132,10 +132,12 @@ class Simulation:
         key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"simulated site %d" % plan.seed).digest())
         self.clock, self.journal = Clock(), Journal(trace)
         self._stack.enter_context(logs_taken(self.journal, lambda: self.clock.now_ms))
-        links = Links(SCENARIOS[plan.scenario], self._source("links"))
+        scenario = SCENARIOS[plan.scenario]
+        links = Links(scenario, self._source("links"))
         self.network = Network(self.clock, links, self.journal, self._source("network"))
         model, mode = self.scene.model, MODES[plan.mode]
         self.gateway = GatewayShell(folder / "state", self.site, model, key, self.clock, mode)
+        self.gateway.copies = scenario.copies
         self._stack.callback(self.gateway.stop)
         self.promises = Promises(self.site, self.gateway.flashed, self.gateway.newest)
         self._store = self._stack.enter_context(Store(folder / "state", self.site))
@@ -143,7 +145,7 @@ class Simulation:
         shells = self._make_shells(folder, self.gateway.flashed, key.public_key().public_bytes_raw())
         self.agreement = Agreement(self.site, shells)
         self._join(shells)
-        self.trouble = Trouble(SCENARIOS[plan.scenario], self.network, self._source("trouble"))
+        self.trouble = Trouble(scenario, self.network, self._source("trouble"))
         self._calm_ms = (plan.cycles - plan.calm_cycles) * TIMING.period_ms
         self._recovered_ms = self._calm_ms + RECOVERY_CYCLES * TIMING.period_ms
         self._push_cycle = self._source("push").randint(3, max(3, (plan.cycles - plan.calm_cycles) // 2))

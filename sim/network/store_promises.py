@@ -86,7 +86,10 @@ class StorePromises:
     def check_beacon(self, data: bytes, payloads: list[bytes], now_ms: int) -> None:
         """Before a beacon goes out; `payloads` are the reports that came in since the one before."""
         fields = beacon.unpack(data)  # type: ignore[no-untyped-call]  # MicroPython has no typing
-        if fields is None or not any(data[beacon.SIZE :]):
+        if fields is None:
+            return
+        bitmap_size = (fields.block_rows * fields.block_cols + 7) // 8
+        if not any(data[beacon.SIZE : beacon.SIZE + bitmap_size]):
             return
         key = fields.run, fields.acked_cycle
         self._promises.checked["P1"] += 1

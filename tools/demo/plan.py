@@ -13,6 +13,7 @@ from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.config import MODES
 from gateway.model import SPEC_CHOICE, SPECS, ModelSpec
 from gateway.site import Site, load_site, lounge, site_of_cells
+from protocol.beacon import COPIES_MAX
 from protocol.grid import node_name
 from sim.field.lounge import simulate
 from tools import readings as readings_file
@@ -41,6 +42,7 @@ class Options(NamedTuple):
     spec: str = "seed"
     mode: str = "always"
     threshold: float | None = None
+    copies: int = 0
     cycles: int | None = None
     train_cycles: int | None = None
     seed: int = 0
@@ -105,6 +107,7 @@ def make_plan(options: Options, stage: Stage) -> Plan:
     if options.mode == "event" and options.spec != "zone":
         raise DemoError(f"--mode event: spec {options.spec} has no zones to be silent in; write --spec zone")
     threshold_ccel = _threshold_ccel(options)
+    _check_copies(options)
     kind = node_kind(options.runtime, options.heap)
     site = load_site(options.site) if options.site else None
     if options.readings:
@@ -127,6 +130,13 @@ def _threshold_ccel(options: Options) -> int:
     if not 0 <= options.threshold <= THRESHOLD_MAX:
         raise DemoError(f"--threshold {options.threshold:g}: is not in 0..{THRESHOLD_MAX} degrees Celsius")
     return math.floor(100 * options.threshold + 0.5)
+
+
+def _check_copies(options: Options) -> None:
+    if not 0 <= options.copies <= COPIES_MAX:
+        raise DemoError(f"--copies {options.copies}: is not in 0..{COPIES_MAX}")
+    if options.copies and options.mode != "event":
+        raise DemoError(f"--copies {options.copies}: only mode event has them; write --spec zone --mode event")
 
 
 def only_ours(site: Site) -> Site:

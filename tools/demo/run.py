@@ -128,7 +128,7 @@ class Demo:
         gateway = Gateway(site, self.model, timing, run=1)
         gateway.mode = mode
         gateway.wants_proof = True
-        gateway.threshold_ccel = self.plan.threshold_ccel
+        gateway.threshold_ccel, gateway.copies = self.plan.threshold_ccel, self.options.copies
         return gateway
 
     def _open_results(self, stack: ExitStack) -> Results | None:

@@ -33,6 +33,7 @@ ENTRIES = {
     "layerwise": {"Layerwise"},
     "change": {"Change"},
     "event": {"Event"},
+    "watch": {"Watch"},
     "sensor_replay": {"Replay"},
     "sensor_simulated": {"Simulated"},
 }
@@ -42,24 +43,26 @@ They import each other inside functions only: main brings in start, which is for
 loads its cold functions (cold.py) when they are called. With the first cycle link brings in the mode's module, which
 takes from link what both need.
 """
-LASTING = ("link", "layerwise", "change", "event")
+LASTING = ("link", "layerwise", "change", "event", "watch")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve"}
-EXPORTS |= {"Layerwise", "Change", "Event", "Replay", "Simulated"}
+EXPORTS |= {"Layerwise", "Change", "Event", "Watch", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
     "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"}
     | {"fault", "take", "notice"},
     "layerwise": {"begin", "feed", "step"},
     "change": {"begin", "feed", "step"},
-    "event": {"begin", "feed", "step"},
+    "event": {"begin", "feed", "step", "hear", "differs", "abnormal"},
+    "watch": {"open_cycle", "challenge", "take"},
     "sensor_replay": {"read"},
     "sensor_simulated": {"read"},
 }
-"""By bundle, the methods that others call."""
+"""By bundle, the methods that others call; none of these names is put in anywhere, whichever class has it."""
 APART = {"beacon_unpack"}
 """Functions that are not put in where they are called: a full heap has room for two short pieces before one long."""
 _OUTSIDE = set().union(*ENTRIES.values())
+_CALLED = set().union(*METHODS.values())
 _DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign
 _DEVICE_TEST = "sys.implementation.name == 'micropython'"
 
@@ -84,7 +87,7 @@ def _made(name: str, viper: bool) -> tuple[Mapping[str, str], Mapping[str, str]]
     trees = {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
     names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES], EXPORTS)
     lasts, keep = name in LASTING, METHODS.get(name, set())
-    whole = keep | APART
+    whole = _CALLED | APART
     body: list[ast.stmt] = []
     for module in _in_order(f"firmware.{name}", trees):
         body += _Merge(module, trees).body()

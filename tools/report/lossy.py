@@ -23,7 +23,7 @@ from sim.zones_faults import NEVER, Faults, Links
 from tools.zones import TRAIN
 from tools.zones_loss import LOSSES, POLICIES, WARM, faults_of, figures, run_later
 
-REPORTED = ("1 x, heartbeat 48", "1 x, watched 2 x", "1 x, watched 2 x, rested 48", "2 x, watched 4 x")
+REPORTED = ("1 x", "1 x, challenge", "watched 2 x", "watched 4 x")
 RAW, CHANGED = "raw readings", f"readings that moved by more than {THRESHOLD_CCEL / 100:.2f} degrees"
 READING_BYTES = AIR_OVERHEAD + HEADER_SIZE + 2
 
@@ -34,7 +34,7 @@ Bools = NDArray[np.bool_]
 def under_loss(
     site: Site, filters: Filters, samples: Samples, room: int, advance: Callable[[], None]
 ) -> dict[str, dict[str, Row]]:
-    """By loss and way: `bytes` a cycle on the air with heartbeats, `agree`, %, and more in mode event.
+    """By loss and way: `bytes` a cycle on the air without heartbeats, `agree`, %, and more in mode event.
 
     Args:
         site: where nodes stand.
@@ -48,8 +48,9 @@ def under_loss(
         faults, rows = faults_of(loss, site, samples, room), {}
         for name in REPORTED:
             run = run_later(filters, site, samples, POLICIES[name], faults)
-            mesh, up, agree, states, missed, false, gone, longest = figures(run).tolist()
-            rows[name] = {"bytes": mesh + up, "agree": agree, "states": states, "missed": missed, "false": false}
+            mesh, up, beats, agree, states, missed, false, gone, longest = figures(run).tolist()
+            rows[name] = {"bytes": mesh + up, "heartbeats": beats, "agree": agree, "states": states}
+            rows[name] |= {"missed": missed, "false": false}
             if gone:
                 rows[name] |= {"gone": gone, "gone_max": longest}
             advance()

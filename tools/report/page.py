@@ -37,13 +37,13 @@ _SCHEME_NOTES = """
 """
 
 _LOSS_NOTES = """
-- Bytes a cycle on the air in the star, heartbeats and challenges among them, without control traffic. *Agree*: the
-  gateway's answer is that of a full exchange among those that live. *Missed*, *false*: the other cycles, in a day of
-  {day}. *Given up after*: cycles from a node's death until no neighbour counts on it.
+- Bytes a cycle on the air in the star, challenges among them, without heartbeats, which stand beside, and control
+  traffic. *Agree*: the gateway's answer is that of a full exchange among those that live. *Missed*, *false*: the other
+  cycles, in a day of {day}. *Given up after*: cycles from a node's death until no neighbour counts on it.
 - Policies are those of `python -m tools.zones_loss`, picked on these rooms; docs/zones.md says how far other seeds lie
-  from them and which of them nodes follow. Frames to the gateway arrive in mode event; gathered readings are
-  sent once, over links that fail as those between nodes do. Readings that moved know no heartbeat, so a dead node's
-  last one stays.
+  from them. Nodes follow the first, or a watched one where the beacon says so (`python -m tools.event_loss`). Frames to
+  the gateway arrive in mode event; gathered readings are sent once, over links that fail as those between nodes do.
+  Readings that moved know no heartbeat, so a dead node's last one stays.
 """
 
 _ENERGY_NOTES = """

@@ -59,13 +59,15 @@ def energy_table(report: Report) -> list[str]:
 
 def loss_table(ways: dict[str, Row]) -> list[str]:
     """One kind of loss."""
-    head = ["what nodes do", "bytes", "agree, %", "every node, %", "missed a day", "false a day", "given up after"]
+    head = ["what nodes do", "bytes", "heartbeats", "agree, %", "every node, %", "missed a day", "false a day"]
+    head += ["given up after"]
     rows = []
     for name, row in ways.items():
         gone = f"{row['gone']:.0f}, at most {row['gone_max']:.0f}" if "gone" in row else "-"
         shares = [_share(row["agree"]), _share(row.get("states"))]
-        rows.append([name, _count(row["bytes"]), *shares, _share(row.get("missed")), _share(row.get("false")), gone])
-    return table(head, "l" + "r" * 6, rows)
+        costs = [_count(row["bytes"]), _count(row["heartbeats"]) if "heartbeats" in row else "-"]
+        rows.append([name, *costs, *shares, _share(row.get("missed")), _share(row.get("false")), gone])
+    return table(head, "l" + "r" * 7, rows)
 
 
 def small_table(report: Report) -> list[str]:

@@ -6,7 +6,7 @@ from firmware.quiet import HEARTBEAT
 from tools.report.lossy import REPORTED, Row
 from tools.report.room import EVENT
 from tools.report.summary import Report, title
-from tools.zones_loss import DYING, POLICIES
+from tools.zones_loss import DYING
 
 ACCURACY_MIN, BYTES_MAX, AGREEMENT = 96.5, 600, 100.0
 # By loss: agreement at least, %, at less than so many bytes a cycle.
@@ -73,28 +73,24 @@ def _agreement(ways: dict[str, Row], loss: str, agree_min: float, bytes_max: int
     both = cheap.keys() & right.keys()
     told = [max(cheap, key=lambda name: cheap[name]["agree"])] if cheap else []
     told += [min(right, key=lambda name: right[name]["bytes"])] if right and not both else []
-    figures = [f"{ways[name]['agree']:.2f} % for {ways[name]['bytes']:,.0f} bytes ({_named(name)})" for name in told]
+    figures = [f"{ways[name]['agree']:.2f} % for {ways[name]['bytes']:,.0f} bytes ({name})" for name in told]
     return Verdict(
         f"{loss}: the gateway's answer as in a full exchange in at least {agree_min} % of the cycles, "
-        f"for less than {bytes_max:,} bytes",
+        f"for less than {bytes_max:,} bytes without heartbeats",
         "; ".join(figures) or "neither by any policy",
         bool(both),
     )
 
 
-def _named(policy: str) -> str:
-    return policy if POLICIES[policy].heartbeat else f"{policy}; without heartbeats: no death is noticed"
-
-
 def _dead_node(ways: dict[str, Row]) -> Verdict:
-    """Of the policy that gives dead nodes up soonest."""
+    """Of the policy that gives dead nodes up latest."""
     longest = {name: ways[name]["gone_max"] for name in REPORTED if "gone_max" in ways[name]}
     what = f"a node that dies is noticed within its heartbeat, {HEARTBEAT} cycles"
     if not longest:
         return Verdict(what, "no node that died was given up", holds=False)
-    best = min(longest, key=lambda name: longest[name])
-    figure = f"{ways[best]['gone']:.0f} cycles in the mean, {longest[best]:.0f} at most ({best})"
-    return Verdict(what, figure, longest[best] <= HEARTBEAT)
+    worst = max(longest, key=lambda name: longest[name])
+    figure = f"{ways[worst]['gone']:.0f} cycles in the mean, {longest[worst]:.0f} at most ({worst})"
+    return Verdict(what, figure, longest[worst] <= HEARTBEAT)
 
 
 def _tuned(report: Report, name: str) -> Verdict:

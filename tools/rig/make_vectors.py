@@ -23,11 +23,12 @@ SHAPES = {
 }
 _ROWS, _COLS = 5, 6
 _HOLES = ((0, 0), (0, 1), (1, 0), (1, 1), (2, 4), (4, 5))  # a whole block, one inside, a corner
+_HALF = [None, None, -(2**15), 2**15 - 1]
 _SILENT = ((1, 3), (4, 2), (4, 3))  # no reading: one inside, all that is left of a block
 # Whole numbers, of which a header holds the low parts only.
 _HEADER = {"row": 3, "col": 12, "run": 0x12345678, "cycle": 0xABCDEF01, "version": 0x00BEEF05}
 _BEACON = {"flags": 4, "run": 7, "cycle": 41, "period_ms": 1_800_000, "exchange_ms": 20_000, "gather_ms": 10_000}
-_BEACON |= {"version": 5, "acked_cycle": 40, "threshold_ccel": 0}
+_BEACON |= {"version": 5, "acked_cycle": 40, "threshold_ccel": 0, "copies": 0}
 _PERIOD_MS_MAX = 178_956_969
 
 
@@ -134,7 +135,7 @@ def _filters() -> list[tuple[str, Fields]]:
 
 
 def _event_frames() -> list[tuple[str, Fields]]:
-    """Those of mode event; a VALUE has no version."""
+    """Those of mode event; a VALUE and a CHALLENGE have no version."""
     unversioned = {name: number for name, number in _HEADER.items() if name != "version"}
     return [
         ("a reading outside its zone", {"kind": "value", **unversioned, "reading_ccel": -1}),
@@ -142,6 +143,8 @@ def _event_frames() -> list[tuple[str, Fields]]:
         ("this node has no reading, so no state", {"kind": "state", **_highest(), "state": 2}),
         ("neighbours, what did you say last?", {"kind": "refresh", **_HEADER}),
         ("abnormal at 21.51 degrees, as asked", {"kind": "proof", **_HEADER, "state": 1, "reading_ccel": 2151}),
+        ("the corner saw this", {"kind": "challenge", **unversioned, "place": 0, "words_ccel": [2151, -1, 0, 2502]}),
+        ("SE saw it, C and E are a hole", {"kind": "challenge", **unversioned, "place": 3, "words_ccel": _HALF}),
     ]
 
 
@@ -165,6 +168,8 @@ def _beacons() -> list[tuple[str, Fields]]:
         ("mode event, with proofs", fields(1, 8, [], flags=66)),
         ("mode change, with proofs", fields(1, 8, [[0, 3]], flags=65, threshold_ccel=25)),
         ("mode change, the largest threshold", fields(3, 3, [[2, 2]], flags=1, threshold_ccel=2**16 - 1)),
+        ("mode event, links lose nothing", fields(1, 8, [[0, 3]], flags=2)),
+        ("mode event, what matters is said most often", fields(3, 3, [[2, 2]], flags=66, copies=8)),
     ]
 
 
@@ -191,13 +196,13 @@ def _reports() -> list[tuple[str, Fields]]:
 
 def _health_messages() -> list[tuple[str, Fields]]:
     def fields(start: int, faults: dict[str, int]) -> Fields:
-        counters = {name: list(range(start + 12 * at, start + 12 * at + 12)) for at, name in enumerate(_COUNTED)}
-        return {"kind": "health", **counters, "mqtt": list(range(start + 48, start + 54)), "faults": faults}
+        counters = {name: list(range(start + 13 * at, start + 13 * at + 13)) for at, name in enumerate(_COUNTED)}
+        return {"kind": "health", **counters, "mqtt": list(range(start + 52, start + 58)), "faults": faults}
 
     named = {name: 100 + place for place, name in enumerate(reference.FAULTS)}
     return [
         ("every counter is its place, every fault 100 and more", fields(0, named)),
-        ("counters just before they wrap", fields(2**30 - 56, {"stale": 2**30 - 1})),
+        ("counters just before they wrap", fields(2**30 - 60, {"stale": 2**30 - 1})),
     ]
 
 

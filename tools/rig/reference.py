@@ -11,7 +11,7 @@ from typing import Any
 
 WIRE_VERSION = 1
 KINDS = {"beacon": 1, "reading": 2, "no_reading": 3, "activations": 4, "member": 5, "report": 6, "filters": 7}
-KINDS |= {"value": 8, "state": 9, "refresh": 10, "proof": 11}
+KINDS |= {"value": 8, "state": 9, "refresh": 10, "proof": 11, "challenge": 12}
 PHASES = {"confirmed": 0, "trial": 1, "staged": 2, "returned": 3}
 FAULTS = (
     *("malformed", "stranger", "stale", "double", "other_shape"),
@@ -68,6 +68,7 @@ def pack(fields: Fields) -> bytes:
         "state": state,
         "refresh": header,
         "proof": proof,
+        "challenge": challenge,
         "health": health,
     }[fields["kind"]]
     return pack_kind(fields)
@@ -98,6 +99,14 @@ def state(fields: Fields) -> bytes:
 def proof(fields: Fields) -> bytes:
     """A PROOF frame: state, reading_ccel."""
     return state(fields) + i16(fields["reading_ccel"])
+
+
+def challenge(fields: Fields) -> bytes:
+    """A CHALLENGE frame, without a version: place, words_ccel (four, None for no reading)."""
+    words_ccel = fields["words_ccel"]
+    there = sum(2**place for place in range(4) if words_ccel[place] is not None)
+    values = b"".join(i16(word_ccel or 0) for word_ccel in words_ccel)
+    return header({**fields, "version": 0})[:-2] + u8(fields["place"] * 16 + there) + values
 
 
 def activations(fields: Fields) -> bytes:
@@ -134,7 +143,8 @@ def beacon(fields: Fields) -> bytes:
         block = row * cols + col
         bitmap[block // 8] += 2 ** (block % 8)
     threshold = u16(fields["threshold_ccel"]) if fields["flags"] % 4 == 1 else b""
-    return frame + u8(rows) + u8(cols) + bytes(bitmap) + threshold
+    copies = u8(fields["copies"]) if fields["flags"] % 4 == 2 else b""
+    return frame + u8(rows) + u8(cols) + bytes(bitmap) + threshold + copies
 
 
 def report(fields: Fields) -> bytes:
