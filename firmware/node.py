@@ -137,18 +137,17 @@ class Node:
         if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 
-            gc.collect()  # loading left holes; small objects shall go there first
-            self.mode, self._loaded = event.Event(self), event.__name__
+            make, self._loaded = event.Event, event.__name__
         elif self._in_mode == beacon.MODE_CHANGE:
             from firmware import change
 
-            gc.collect()
-            self.mode, self._loaded = change.Change(self), change.__name__
+            make, self._loaded = change.Change, change.__name__
         else:
             from firmware import layerwise
 
-            gc.collect()
-            self.mode, self._loaded = layerwise.Layerwise(self), layerwise.__name__
+            make, self._loaded = layerwise.Layerwise, layerwise.__name__
+        gc.collect()  # loading left holes; small objects shall go there first
+        self.mode = make(self)
 
     @rare
     def _feed_early(self, now_ms: int) -> None:
