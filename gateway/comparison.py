@@ -33,8 +33,13 @@ RADIOS = {
 _OnAir = tuple[float, float]
 
 
-class _Control(NamedTuple):
-    """What mesh and alternatives have in common: the gateway's beacons, and one node's health messages."""
+class Control(NamedTuple):
+    """What mesh and alternatives have in common: frames and bytes of payload a cycle.
+
+    Attributes:
+        beacon: the gateway's.
+        health: each node's own health messages.
+    """
 
     beacon: _OnAir
     health: _OnAir
@@ -63,14 +68,14 @@ def comparison(
     """
     rows = control(counted, traffic, cycles)
     beacon, health = (_on_air(row["frames"], row["bytes"]) for row in (rows["beacon"], rows["health"]))
-    shared = _Control(beacon, (health[0] / len(site.cells), health[1] / len(site.cells)))
+    shared = Control(beacon, (health[0] / len(site.cells), health[1] / len(site.cells)))
     costs, tree = alternatives(site, readings_ccel, present), Tree(site)
     trees = {"star": None, "tree": tree}
     loads = {"mesh": {topology: _mesh(site, one, counted, traffic, cycles) for topology, one in trees.items()}}
     loads |= {name: {topology: cost.per_node for topology, cost in by.items()} for name, by in costs.items()}
     words = loads["mesh"]["star"]
     whole = {
-        name: {topology: _with_control(load, trees[topology], shared) for topology, load in by.items()}
+        name: {topology: with_control(load, trees[topology], shared) for topology, load in by.items()}
         for name, by in loads.items()
     }
     waves = _on_air(traffic.get("waves", 0), traffic.get("wave_bytes", 0))
@@ -106,7 +111,7 @@ def _mesh(site: Site, tree: Tree | None, counted: Spent, traffic: Mapping[str, i
     return PerNode(*((sent + relayed + copies) / cycles).T, *((heard + relayed + copies) / cycles).T)
 
 
-def _with_control(load: PerNode, tree: Tree | None, shared: _Control) -> PerNode:
+def with_control(load: PerNode, tree: Tree | None, shared: Control) -> PerNode:
     """The same with each node's health messages, and in a tree with what it relays of beacons and of others' health."""
     frames, size = shared.health
     if tree is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gateway import energy
 from gateway.alternatives import PerNode
-from gateway.comparison import RADIOS
+from gateway.comparison import RADIOS, Control, with_control
 from gateway.ledger import AIR_OVERHEAD, HEALTH_SIZE
 from gateway.site import Site, block_of
 from gateway.tree import Tree
@@ -90,18 +90,11 @@ def load(everything: Iterable[Said], site: Site, tree: Tree | None) -> PerNode:
 
 def bill(node: PerNode, site: Site, tree: Tree | None) -> Bill:
     """Charge a scheme with the control traffic; `tree` None: in the star."""
-    frames, size = HEALTH_FRAMES / HEALTH_EVERY, HEALTH_SIZE / HEALTH_EVERY
-    beacons, beacon_sizes = _beacon(site)
-    with_control = node._replace(frames=node.frames + frames, sizes=node.sizes + size)
-    if tree:
-        with_control = PerNode(
-            node.frames + tree.sizes * frames + tree.relays * beacons,
-            node.sizes + tree.sizes * size + tree.relays * beacon_sizes,
-            node.heard_frames + (tree.sizes - 1) * frames,
-            node.heard_sizes + (tree.sizes - 1) * size,
-        )
-    total = _on_air(with_control) + beacon_sizes + AIR_OVERHEAD * beacons
-    return Bill(_on_air(node), total, float(with_control.frames[with_control.hottest]), with_control)
+    control = Control(_beacon(site), (HEALTH_FRAMES / HEALTH_EVERY, HEALTH_SIZE / HEALTH_EVERY))
+    whole = with_control(node, tree, control)
+    frames, sizes = control.beacon
+    total = _on_air(whole) + sizes + AIR_OVERHEAD * frames
+    return Bill(_on_air(node), total, float(whole.frames[whole.hottest]), whole)
 
 
 def energy_mj(site: Site, bills: Mapping[str, Bill], words: PerNode | None) -> dict[str, float]:
