@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from simulated import broken, run
 from typer.testing import CliRunner
 
 from firmware.quiet import HEARTBEAT
@@ -27,17 +28,6 @@ EVENT = {"spec": "zone", "mode": "event"}
 LEAST = CYCLES_MIN + RECOVERY_CYCLES
 SMALL = {"rows": 4, "cols": 4, "cycles": LEAST + 6, **EVENT}
 HOT_CCEL, COLD_CCEL = 3_200, 2_200
-
-
-def run(plan, change=None):
-    with Simulation(plan) as simulation:
-        if change:
-            change(simulation)
-        return simulation.run()
-
-
-def broken(summary):
-    return {entry["promise"] for entry in summary["broken"]}
 
 
 @pytest.mark.slow

@@ -2,27 +2,17 @@ import json
 from pathlib import Path
 
 import pytest
+from simulated import broken, run
 from typer.testing import CliRunner
 
 from firmware import slots
 from sim.network.faults import SCENARIOS
-from sim.network.simulation import CYCLES_MIN, Plan, Simulation
+from sim.network.simulation import CYCLES_MIN, Plan
 from tools.cli import app
 from tools.sim import lines
 
 SEEDS = range(20)
 SMALL = {"rows": 4, "cols": 4, "cycles": CYCLES_MIN + 4}
-
-
-def run(plan, change=None):
-    with Simulation(plan) as simulation:
-        if change:
-            change(simulation)
-        return simulation.run()
-
-
-def broken(summary):
-    return {entry["promise"] for entry in summary["broken"]}
 
 
 @pytest.mark.slow
