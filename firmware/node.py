@@ -13,7 +13,7 @@ from firmware.trace import Trace
 from firmware.wave import STRAY_CYCLES, Wave
 from protocol import beacon, frame, grid
 from protocol.compat import cold, const, forget, rare, ticks_add, ticks_diff
-from protocol.filter_set import RETURNED, STAGED
+from protocol.filter_set import RETURNED
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
 
@@ -94,13 +94,14 @@ class Node:
     def enter(self, run: int, cycle: int, version: int, now_ms: int) -> None:
         """Enter a cycle, after a first beacon; `version` (its low half) is of the filters that compute it."""
         if self.wave.staged:
-            self.wave.news = True  # neighbours that missed it may hear of it now
             if self.wave.take_staged(version):
                 self.version = self.wave.active.version  # a neighbour's frame may come before the beacon
         elif self.wave.stray >= STRAY_CYCLES:
             self.wave.go_back()
         self._start_cycle(run, cycle, now_ms)
         self.mode.begin()
+        if self.wave.staged:
+            self._offer_filters()  # neighbours that missed it may hear of it now
         if self._early:
             self._feed_early(now_ms)
 
@@ -246,12 +247,18 @@ class Node:
     @cold
     def _tell_filters(self) -> None:
         """Say which filters this node holds: to the gateway, and to neighbours that may pull them."""
+        self.wave.news = False
+        if self.wave.staged:  # else the header of every frame says it
+            self._offer_filters()
+        self.send(TO_GATEWAY, self._filters())
+
+    @cold
+    def _offer_filters(self) -> None:
+        self.send(TO_HALO, self._filters())
+
+    def _filters(self) -> bytes:
         wave = self.wave
-        wave.news = False
-        data = frame.filters(self.header(frame.FILTERS), wave.highest, wave.phase, wave.refused)
-        if wave.phase == STAGED:  # else the header of every frame says it
-            self.send(TO_HALO, data)
-        self.send(TO_GATEWAY, data)
+        return frame.filters(self.header(frame.FILTERS), wave.highest, wave.phase, wave.refused)
 
     @rare
     def _settle_report(self, data) -> None:

@@ -250,7 +250,7 @@ class Gateway:
             self.model = rollout.model
             self._head = HeadRunner(SPECS[self.model.spec_name], self.model.head)
             self._exchanges = self.model.filters.exchanges
-        asks: int = beacon.WANT_FILTERS
+        asks: int = beacon.WANT_FILTERS if rollout.asks else 0
         return asks
 
     def _open_assembly(self, cycle: int, absent: NDArray[np.bool_]) -> int:

@@ -23,6 +23,8 @@ from protocol.fixed import INPUT_ZERO
 SELF_TEST_SEEDS = (1, 2)
 # Cycles without any progress after which a roll-out goes on without the nodes that are missing.
 PATIENCE_CYCLES = 10
+# Who is waited for is asked in the first cycle that brought nothing new, and again after so many more.
+_ASK_CYCLES = 3
 # A set goes out without the last ones only if so many of the nodes that are counted on hold it.
 QUORUM = 0.5
 
@@ -117,14 +119,16 @@ class Rollout:
         ready: enough nodes hold it.
         switched: the beacon names it.
         gave_up: too few nodes hold it, and none more comes.
+        asks: nodes are to say what they hold: some never did, or nothing new was heard since the cycle before.
     """
 
     def __init__(self, model: Model, data: bytes):
         """Nobody holds it yet."""
         self.model = model
         self.data = data
-        self.ready = self.switched = self.gave_up = False
-        self._held_most = -1
+        self.ready = self.switched = self.gave_up = self.asks = False
+        self._heard = self._held_most = -1
+        self._still_cycles = 0
         self._idle_cycles = 0
 
     def start_cycle(self, holdings: dict[Cell, Holding], counted_on: set[Cell]) -> None:
@@ -137,7 +141,12 @@ class Rollout:
         if not counted_on:
             return  # nobody could take it yet: that is no reason to lose patience, nor to go on without them
         version = self.model.filters.version
-        held = sum(holdings[cell].holds(version) for cell in counted_on if cell in holdings)
+        known = [holdings[cell] for cell in counted_on if cell in holdings]
+        held = sum(holding.holds(version) for holding in known)
+        heard = held + sum(holding.has_confirmed(version) for holding in known)
+        self._still_cycles = self._still_cycles + 1 if heard == self._heard else 0
+        self._heard = heard
+        self.asks = len(known) < len(counted_on) or self._still_cycles % _ASK_CYCLES == 1
         # A node that comes and goes is no progress.
         self._idle_cycles = 0 if held > self._held_most else self._idle_cycles + 1
         self._held_most = max(held, self._held_most)

@@ -259,12 +259,13 @@ def test_a_node_that_holds_a_set_tells_its_neighbours_and_the_gateway_at_once(be
     assert [(TO_HALO, told), (TO_GATEWAY, told)] == bench.said
 
 
-def test_a_node_that_waits_to_switch_tells_its_neighbours_in_every_cycle(bench):
+def test_a_node_that_waits_to_switch_tells_its_neighbours_and_nobody_else_in_every_cycle(bench):
     staged(bench)
     for cycle in (6, 7, 8):
         bench.said.clear()
         complete(bench, cycle, 1)
-        assert 1 == bench.said.count((TO_HALO, filters_frame(bench, cycle, STAGED)))
+        told = [entry for entry in bench.said if entry[1][0] & 15 == frame.FILTERS]
+        assert [(TO_HALO, filters_frame(bench, cycle, STAGED))] == told
 
 
 def test_trial_and_confirmation_are_told_to_the_gateway_only(bench):
