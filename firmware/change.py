@@ -157,7 +157,7 @@ class Change:
         reading_ccel, word = self._node.reading_ccel, self._word
         if reading_ccel is None or word is None:
             return reading_ccel is not word
-        return abs(reading_ccel - word) > self._node.beacon.threshold_ccel
+        return abs(reading_ccel - word) > self._node.beacon.setting
 
     @cold
     def _say_word(self) -> None:

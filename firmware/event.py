@@ -31,6 +31,7 @@ class Event:
         node: whose mode this is.
         quiet: what everybody said last, as the present filters see it.
         readings_ccel: the same in ccel, int16 [9], for filters with another reference.
+        copies: how often what matters is said, as the beacon asks; 0: nobody watches.
     """
 
     def __init__(self, node):
@@ -38,6 +39,7 @@ class Event:
         self.node = node
         self.quiet = Quiet()
         self.readings_ccel = array("h", bytes(2 * TAPS))
+        self.copies = 0
         self._watch = None
         self._cycles = array("H", bytes(2 * TAPS))  # of the last words, low half
         self._runs = bytearray(TAPS)
@@ -96,7 +98,7 @@ class Event:
                 self._tell()
         if self._watch and self._watch.is_wrong:
             self._watch.is_wrong = False
-            self._say_word(node.beacon.copies + 1)
+            self._say_word(self.copies + 1)
         if not is_over or node.state != COLLECT:
             return False
         if self._watch and node.exchange < beacon.CHALLENGE_EXCHANGES:
@@ -127,7 +129,8 @@ class Event:
     @cold
     def _follow_copies(self) -> None:
         """The beacon asks for a watch or not."""
-        if not self.node.beacon.copies:
+        self.copies = min(self.node.beacon.setting, beacon.COPIES_MAX)
+        if not self.copies:
             self._watch = None
             return
         if not self._watch:
@@ -195,7 +198,7 @@ class Event:
         node = self.node
         abnormal = self.quiet.abnormal() if self._watch else 0
         self.hear(CENTRE, node.cycle, node.reading_ccel)
-        self._say_word(node.beacon.copies if abnormal & ~self.quiet.abnormal() else self._usual())
+        self._say_word(self.copies if abnormal & ~self.quiet.abnormal() else self._usual())
 
     def _say(self, data: bytes, times: int) -> None:
         """Broadcast a frame."""
@@ -214,7 +217,7 @@ class Event:
 
     def _usual(self) -> int:
         """How often a frame is said that matters no more than others."""
-        return max(1, self.node.beacon.copies // 2)
+        return max(1, self.copies // 2)
 
     @cold
     def _repeat(self) -> None:

@@ -13,7 +13,7 @@ from firmware.trace import Trace
 from firmware.wave import STRAY_CYCLES, Wave
 from protocol import beacon, frame, grid
 from protocol.compat import cold, const, forget, rare, ticks_add, ticks_diff
-from protocol.filter_set import RETURNED
+from protocol.filter_set import RETURNED, STAGED
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
 
@@ -29,6 +29,8 @@ _MAY_FOLLOW = (
 
 # After so many periods without a beacon the node goes on by its own clock: two beacons were missed.
 MISSED_PERIODS = const(3)
+# What `Wave.news` is where only neighbours have to be told.
+_OFFER = const(2)
 # With nothing to wait for, look again after this long.
 IDLE_WAKE_MS = const(60_000)
 
@@ -96,12 +98,11 @@ class Node:
         if self.wave.staged:
             if self.wave.take_staged(version):
                 self.version = self.wave.active.version  # a neighbour's frame may come before the beacon
+            self.wave.news = self.wave.news or _OFFER  # neighbours that missed it may hear of it now
         elif self.wave.stray >= STRAY_CYCLES:
             self.wave.go_back()
         self._start_cycle(run, cycle, now_ms)
         self.mode.begin()
-        if self.wave.staged:
-            self._offer_filters()  # neighbours that missed it may hear of it now
         if self._early:
             self._feed_early(now_ms)
 
@@ -247,18 +248,13 @@ class Node:
     @cold
     def _tell_filters(self) -> None:
         """Say which filters this node holds: to the gateway, and to neighbours that may pull them."""
-        self.wave.news = False
-        if self.wave.staged:  # else the header of every frame says it
-            self._offer_filters()
-        self.send(TO_GATEWAY, self._filters())
-
-    @cold
-    def _offer_filters(self) -> None:
-        self.send(TO_HALO, self._filters())
-
-    def _filters(self) -> bytes:
         wave = self.wave
-        return frame.filters(self.header(frame.FILTERS), wave.highest, wave.phase, wave.refused)
+        is_offer, wave.news = wave.news == _OFFER, False
+        data = frame.filters(self.header(frame.FILTERS), wave.highest, wave.phase, wave.refused)
+        if wave.phase == STAGED:  # else the header of every frame says it
+            self.send(TO_HALO, data)
+        if not is_offer:
+            self.send(TO_GATEWAY, data)
 
     @rare
     def _settle_report(self, data) -> None:

@@ -69,7 +69,7 @@ class Watch:
                     bits |= (there >> tap & 1) << place
                     words_ccel.append(readings_ccel[tap])
                 data = frame.challenge(event.node.header(frame.CHALLENGE), window, bits, words_ccel)
-                for _ in range(event.node.beacon.copies):
+                for _ in range(event.copies):
                     event.node.send(TO_HALO, data)
         self._heard |= due
         self._pending &= ~self._heard

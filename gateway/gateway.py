@@ -301,8 +301,7 @@ class Gateway:
             self._acked_cycle,
             rows,
             cols,
-            self.threshold_ccel if flags & beacon.MODE_MASK == beacon.MODE_CHANGE else 0,
-            self.copies if flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0,
+            {beacon.MODE_CHANGE: self.threshold_ccel, beacon.MODE_EVENT: self.copies}.get(flags & beacon.MODE_MASK, 0),
         )
         data = beacon.pack(fields, np.packbits(self._acked, bitorder="little").tobytes())
         self.traffic["beacons"] += 1

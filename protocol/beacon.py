@@ -13,9 +13,8 @@
     26  u8   block rows
     27  u8   block columns
     28  u8[] bitmap, one bit a block in reading order, lowest bit first: its report is stored
-     -  u16  in mode change only: the threshold, ccel
-     -  u8   in mode event only: copies, how often what matters is said; 0..8, 0 where links lose nothing
-            (firmware/watch.py)
+     -  u16  the mode's setting, not in mode always. In mode change the threshold, ccel; in mode event copies, how often
+            what matters is said: 0 where links lose nothing, more than 8 are 8 (firmware/watch.py)
 """
 
 import struct
@@ -45,8 +44,7 @@ _FORMAT = "<BBIIIHHIIBB"
 # Mode event with copies: exchanges behind the first, in which windows are challenged (firmware/watch.py).
 CHALLENGE_EXCHANGES = const(2)
 COPIES_MAX = const(8)
-# By mode, the bytes behind the bitmap.
-_BEHIND = b"\0\2\1\0"
+_SETTING_SIZE = const(2)
 
 
 Beacon = namedtuple(
@@ -62,20 +60,16 @@ Beacon = namedtuple(
         "acked_cycle",
         "block_rows",
         "block_cols",
-        "threshold_ccel",
-        "copies",
+        "setting",
     ),
 )
-"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`. What is of one mode is 0 in others."""
+"""A beacon's fields; the bitmap stays in the frame, for `acknowledged`. `setting`: 0 in mode always."""
 
 
 def pack(beacon: Beacon, bitmap) -> bytes:
     """A beacon in bytes; the bitmap is ceil(block_rows * block_cols / 8) bytes."""
-    data = struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon[:-2]) + bytes(bitmap)
-    mode = beacon.flags & MODE_MASK
-    if mode == MODE_CHANGE:
-        return data + struct.pack("<H", beacon.threshold_ccel)
-    return data + bytes((beacon.copies,)) if mode == MODE_EVENT else data
+    data = struct.pack(_FORMAT, WIRE_VERSION << 4 | BEACON, *beacon[:-1]) + bytes(bitmap)
+    return data + struct.pack("<H", beacon.setting) if beacon.flags & MODE_MASK else data
 
 
 def unpack(frame):
@@ -83,13 +77,12 @@ def unpack(frame):
     size = len(frame)
     if size < SIZE or size > BEACON_MAX or frame[0] != WIRE_VERSION << 4 | BEACON:
         return None
-    behind = _BEHIND[frame[1] & MODE_MASK]
-    threshold_ccel = u16(frame, size - 2) if behind == 2 else 0
-    copies = frame[size - 1] if behind == 1 else 0
-    latest = Beacon(*(struct.unpack_from(_FORMAT, frame, 0)[1:] + (threshold_ccel, copies)))
+    behind = _SETTING_SIZE if frame[1] & MODE_MASK else 0
+    setting = u16(frame, size - behind) if behind else 0
+    latest = Beacon(*(struct.unpack_from(_FORMAT, frame, 0)[1:] + (setting,)))
     fits = size == SIZE + (latest.block_rows * latest.block_cols + 7) // 8 + behind
     in_range = 0 < latest.period_ms <= PERIOD_MS_MAX and latest.exchange_ms and latest.gather_ms
-    return latest if fits and in_range and copies <= COPIES_MAX else None
+    return latest if fits and in_range else None
 
 
 def acknowledged(frame, block_row: int, block_col: int) -> bool:

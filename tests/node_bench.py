@@ -89,8 +89,9 @@ class Bench:
 def beacon_of(cycle, run=RUN, flags=0, version=VERSION, acked=(), acked_cycle=None):
     """A beacon for a site of 2 x 2 blocks that acknowledges some of the cycle before; its threshold is 0.25 degrees."""
     acked_cycle = max(cycle - 1, 0) if acked_cycle is None else acked_cycle
+    setting = {beacon.MODE_CHANGE: 25}.get(flags & beacon.MODE_MASK, 0)
     fields = beacon.Beacon(
-        flags, run, cycle, PERIOD_MS, EXCHANGE_MS, GATHER_MS, version, acked_cycle, 2, 2, 25, 0
+        flags, run, cycle, PERIOD_MS, EXCHANGE_MS, GATHER_MS, version, acked_cycle, 2, 2, setting
     )
     return beacon.pack(fields, bytes((sum(1 << (row * 2 + col) for row, col in acked),)))
 

@@ -42,7 +42,7 @@ def pack(fields):
 
 # MicroPython's namedtuples do not tell their fields.
 BEACON_FIELDS = ("flags", "run", "cycle", "period_ms", "exchange_ms", "gather_ms")
-BEACON_FIELDS += ("version", "acked_cycle", "block_rows", "block_cols", "threshold_ccel", "copies")
+BEACON_FIELDS += ("version", "acked_cycle", "block_rows", "block_cols", "setting")
 
 
 def bitmap(fields):

@@ -226,7 +226,7 @@ def test_a_report_that_contradicts_itself_is_refused(fields, data):
 @pytest.mark.parametrize("too_many", [False, True])
 def test_a_beacon_for_more_blocks_than_a_bitmap_holds_is_refused(too_many):
     rows = beacon.BITMAP_MAX // 4 + too_many
-    shape = beacon.Beacon(0, 1, 1, 1, 1, 1, 1, 0, rows, 32, 0, 0)
+    shape = beacon.Beacon(0, 1, 1, 1, 1, 1, 1, 0, rows, 32, 0)
     assert too_many == (beacon.unpack(beacon.pack(shape, bytes(4 * rows))) is None)
 
 

@@ -20,7 +20,7 @@ SET = filter_set.pack(1, "s", 0, [layer(CONV3X3, 1, 9), layer(CONV1X1, 5, 1), la
 
 SIGN_SET = filter_set.pack(1, "s", 0, [(CONV3X3_SIGN, 1, 2, 0, [-300] * 2, [0, 0, 0, 0, -1, 1, 0, 0, 0] * 2)])
 
-OPENING = beacon.pack(beacon.Beacon(beacon.MODE_EVENT, 1, 5, 60_000, 1_000, 1_000, 1, 4, 1, 1, 0, 0), b"\0")
+OPENING = beacon.pack(beacon.Beacon(beacon.MODE_EVENT, 1, 5, 60_000, 1_000, 1_000, 1, 4, 1, 1, 0), b"\0")
 WORD = frame.value(frame.header(frame.VALUE, 3, 4, 1, 5, 1), 2_210)
 
 # By what is called: the call. Names are globals of HEAD, for a bound method in a local would allocate.

@@ -255,7 +255,7 @@ def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch,
     monkeypatch.setattr("gateway.service.serve", lambda gateway, *_: gateways.append(gateway))
     run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
     opened = [beacon.unpack(gateway.start_cycle(0)) for gateway in gateways]
-    assert [(beacon_mode, copies)] == [(fields.flags & MODE_MASK, fields.copies) for fields in opened]
+    assert [(beacon_mode, copies)] == [(fields.flags & MODE_MASK, fields.setting) for fields in opened]
 
 
 def test_a_site_with_a_store_is_never_given_another_key(store, start, tmp_path):

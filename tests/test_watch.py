@@ -16,7 +16,7 @@ EAST, SE, NW = (1, 2), (2, 2), (0, 0)
 
 
 def opening(cycle, copies=COPIES, **others):
-    return beacon_of(cycle, flags=beacon.MODE_EVENT, **others)[:-1] + bytes((copies,))
+    return beacon_of(cycle, flags=beacon.MODE_EVENT, **others)[:-2] + bytes((copies, 0))
 
 
 def challenge_of(cell, cycle, place, words_ccel, **header):

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.carried_reports import THRESHOLD_CCEL
 from gateway.keys import public_hex
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
@@ -80,7 +79,7 @@ def steps(folder: Path, mode: str) -> list[tuple[str, int]]:
     """(step, bytes in use after it); `mode`: one of SPEC_OF."""
     build(folder)
     filters, key = start_filters(SPECS[SPEC_OF[mode]]), Ed25519PrivateKey.generate()
-    opening = beacon.Beacon(MODES[mode], 1, 1, 600_000, 10_000, 10_000, filters.version, 0, 9, 13, THRESHOLD_CCEL, 0)
+    opening = beacon.Beacon(MODES[mode], 1, 1, 600_000, 10_000, 10_000, filters.version, 0, 9, 13, 0)
     (folder / "filters.bin").write_bytes(filters.pack("lounge"))
     (folder / "new.filters").write_bytes(signed(replace(filters, version=2), "lounge", key))
     config = {

@@ -28,7 +28,7 @@ _SILENT = ((1, 3), (4, 2), (4, 3))  # no reading: one inside, all that is left o
 # Whole numbers, of which a header holds the low parts only.
 _HEADER = {"row": 3, "col": 12, "run": 0x12345678, "cycle": 0xABCDEF01, "version": 0x00BEEF05}
 _BEACON = {"flags": 4, "run": 7, "cycle": 41, "period_ms": 1_800_000, "exchange_ms": 20_000, "gather_ms": 10_000}
-_BEACON |= {"version": 5, "acked_cycle": 40, "threshold_ccel": 0, "copies": 0}
+_BEACON |= {"version": 5, "acked_cycle": 40, "setting": 0}
 _PERIOD_MS_MAX = 178_956_969
 
 
@@ -166,10 +166,10 @@ def _beacons() -> list[tuple[str, Fields]]:
         ("no cycle is opened, health is wanted", fields(1, 8, [[0, 7]], flags=24)),
         ("nodes say which filters they hold", fields(1, 8, [], flags=36)),
         ("mode event, with proofs", fields(1, 8, [], flags=66)),
-        ("mode change, with proofs", fields(1, 8, [[0, 3]], flags=65, threshold_ccel=25)),
-        ("mode change, the largest threshold", fields(3, 3, [[2, 2]], flags=1, threshold_ccel=2**16 - 1)),
+        ("mode change, with proofs", fields(1, 8, [[0, 3]], flags=65, setting=25)),
+        ("mode change, the largest threshold", fields(3, 3, [[2, 2]], flags=1, setting=2**16 - 1)),
         ("mode event, links lose nothing", fields(1, 8, [[0, 3]], flags=2)),
-        ("mode event, what matters is said most often", fields(3, 3, [[2, 2]], flags=66, copies=8)),
+        ("mode event, what matters is said most often", fields(3, 3, [[2, 2]], flags=66, setting=8)),
     ]
 
 

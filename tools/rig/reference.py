@@ -142,9 +142,8 @@ def beacon(fields: Fields) -> bytes:
     for row, col in fields["acknowledged"]:
         block = row * cols + col
         bitmap[block // 8] += 2 ** (block % 8)
-    threshold = u16(fields["threshold_ccel"]) if fields["flags"] % 4 == 1 else b""
-    copies = u8(fields["copies"]) if fields["flags"] % 4 == 2 else b""
-    return frame + u8(rows) + u8(cols) + bytes(bitmap) + threshold + copies
+    setting = u16(fields["setting"]) if fields["flags"] % 4 else b""
+    return frame + u8(rows) + u8(cols) + bytes(bitmap) + setting
 
 
 def report(fields: Fields) -> bytes:
