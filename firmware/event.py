@@ -77,10 +77,10 @@ class Event:
         elif kind == frame.REFRESH:
             self._is_asked = True
         elif kind == frame.NO_READING:
-            self._take(tap_of(slot), data, None)
+            self.take_word(tap_of(slot), data, None)
         elif kind == frame.READING or kind == frame.VALUE:
             at = frame.HEADER_SIZE if kind == frame.READING else frame.VALUE_READING
-            self._take(tap_of(slot), data, frame.i16(data, at))
+            self.take_word(tap_of(slot), data, frame.i16(data, at))
         else:
             node.trace.fault(STALE)  # of mode always
 
@@ -107,7 +107,7 @@ class Event:
         self._close()
         return False
 
-    def hear(self, tap: int, cycle: int, reading_ccel) -> None:
+    def _hear(self, tap: int, cycle: int, reading_ccel) -> None:
         """Take in the last word of a node, the own one at CENTRE: what it reads, or None."""
         self._cycles[tap] = cycle & 0xFFFF
         if reading_ccel is None:
@@ -174,14 +174,14 @@ class Event:
         if node.wave.phase == TRIAL:
             node.wave.completed += 1
 
-    def _take(self, tap: int, data, reading_ccel) -> None:
+    def take_word(self, tap: int, data, reading_ccel) -> None:
         """A neighbour's last word, unless a later one is known."""
         run, cycle = frame.run_of(data), frame.u16(data, 4)
         if self.quiet.known >> tap & 1 and run == self._runs[tap] and (cycle - self._cycles[tap]) & 0x8000:
             self.node.trace.fault(STALE)
             return
         self._runs[tap] = run
-        self.hear(tap, cycle, reading_ccel)
+        self._hear(tap, cycle, reading_ccel)
         self._is_dirty = True
 
     def _has_to_speak(self) -> bool:
@@ -197,7 +197,7 @@ class Event:
         """Broadcast the reading, or that there is none."""
         node = self.node
         abnormal = self.quiet.abnormal() if self._watch else 0
-        self.hear(CENTRE, node.cycle, node.reading_ccel)
+        self._hear(CENTRE, node.cycle, node.reading_ccel)
         self._say_word(self.copies if abnormal & ~self.quiet.abnormal() else self._usual())
 
     def _say(self, data: bytes, times: int) -> None:
@@ -223,7 +223,7 @@ class Event:
     def _repeat(self) -> None:
         """Broadcast the last word again, if there is one; not the reading: the others' views stay as they are.
 
-        What was said in this cycle was heard: whoever asks has been listening since before it began.
+        What was said in this cycle was heard, if nothing is lost: whoever asks listened since before it began.
         """
         node = self.node
         if not self.quiet.known >> CENTRE & 1 or self._cycles[CENTRE] == node.cycle & 0xFFFF:

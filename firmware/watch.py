@@ -7,7 +7,7 @@ A lost word leaves neighbours with different views, and nobody notices. So, beyo
   words. The corner does so when the exchange is over, another member an exchange later if it heard nobody's challenge.
 - Every few cycles the corner challenges again while its window is abnormal and no other window of its own is.
 - Members take the words in a challenge for the others' last words; one whose own is wrong there says it again, `copies`
-  times.
+  + 1 times.
 
 sim/zones_loss.py has these rules for whole meshes; docs/zones.md tells what they cost and how far they reach.
 """
@@ -19,6 +19,7 @@ from protocol import frame
 from protocol.compat import cold, const
 from protocol.fixed import centred
 from protocol.grid import CENTRE
+from protocol.health import MALFORMED
 
 # Windows a node is in; members of each.
 _WINDOWS = const(4)
@@ -33,7 +34,7 @@ class Watch:
     """What one node knows of its windows; bits are in the order of zone.WINDOWS.
 
     Attributes:
-        is_wrong: somebody took the own last word for another one; whoever says it again clears this.
+        is_wrong: somebody took the own last word for another one in this cycle; who answers clears this.
     """
 
     @cold
@@ -42,15 +43,14 @@ class Watch:
         self.is_wrong = False
         self._event = event
         self._abnormal = self._pending = self._heard = 0
-        self._from = bytearray(_WINDOWS)  # by window, the tap of the challenge taken in last, CENTRE for none
+        self._seen = 0  # whose challenges were taken in in this cycle, bits by window and place
 
     @cold
     def open_cycle(self) -> None:
         """A cycle begins; a window that is still abnormal may be looked after again."""
         node = self._event.node
-        self._heard = 0
-        for window in range(_WINDOWS):
-            self._from[window] = CENTRE
+        self._heard = self._seen = 0
+        self.is_wrong = False
         if self._abnormal == _CORNER and (node.cycle + turn_of(node.row, node.col)) % _AGAIN == 0:
             self._pending |= _CORNER
 
@@ -67,7 +67,8 @@ class Watch:
                 for place in range(_MEMBERS):
                     tap = WINDOWS[_MEMBERS * window + place]
                     bits |= (there >> tap & 1) << place
-                    words_ccel.append(readings_ccel[tap])
+                    words_ccel.append(readings_ccel[tap] if there >> tap & 1 else 0)
+                # A node's place in its window of some number is that number.
                 data = frame.challenge(event.node.header(frame.CHALLENGE), window, bits, words_ccel)
                 for _ in range(event.copies):
                     event.node.send(TO_HALO, data)
@@ -76,14 +77,17 @@ class Watch:
 
     @cold
     def take(self, tap: int, data) -> None:
-        """Take in the challenge of a neighbour."""
-        place = data[frame.CHALLENGE_MEMBERS] >> _MEMBERS
+        """Take in the challenge of a neighbour, once: a copy that comes late must not undo what was said upon it."""
+        place = data[frame.CHALLENGE_MEMBERS] >> frame.CHALLENGE_PLACE
+        if place >= _MEMBERS:
+            self._event.node.trace.fault(MALFORMED)
+            return
         for window in range(_WINDOWS):
-            if place < _MEMBERS and WINDOWS[_MEMBERS * window + place] == tap:
-                is_copy = self._from[window] == tap
-                self._from[window] = tap
+            bit = 1 << (_MEMBERS * window + place)
+            if WINDOWS[_MEMBERS * window + place] == tap and not self._seen & bit:
+                self._seen |= bit
                 self._heard |= 1 << window
-                self._learn(window, tap, data, is_copy)
+                self._learn(window, tap, data)
 
     def _look(self) -> None:
         """Find what turned abnormal; not word by word, for words of one cycle belong together."""
@@ -91,7 +95,7 @@ class Watch:
         self._pending = (self._pending | ~self._abnormal) & abnormal
         self._abnormal = abnormal
 
-    def _learn(self, window: int, challenger: int, data, is_copy: bool) -> None:
+    def _learn(self, window: int, challenger: int, data) -> None:
         """Compare the last words in a challenge with what is known of the window's members."""
         event = self._event
         for place in range(_MEMBERS):
@@ -99,11 +103,10 @@ class Watch:
             is_there = data[frame.CHALLENGE_MEMBERS] >> place & 1
             word_ccel = frame.i16(data, frame.CHALLENGE_READINGS + 2 * place) if is_there else None
             if tap == challenger:
-                event.hear(tap, event.node.cycle, word_ccel)
+                event.take_word(tap, data, word_ccel)
             elif tap == CENTRE:
-                word = self._stored(word_ccel) if is_there else -1
-                self.is_wrong |= not is_copy and event.quiet.differs(word)
-            elif is_there:
+                self.is_wrong |= event.quiet.differs(self._stored(word_ccel) if is_there else -1)
+            elif is_there and event.node.exists >> (tap - (tap > CENTRE)) & 1:
                 self._believe(tap, word_ccel)
 
     def _believe(self, tap: int, word_ccel: int) -> None:

@@ -44,10 +44,10 @@ AIR_OVERHEAD = 21
 # What frames are for, by kind: what the first layer of the nodes reads of neighbours, what later ones read (counters
 # tell kinds apart, not exchanges; no spec has more than two), what goes up to owner and gateway, and control.
 LAYERS = {
-    "halo_1": ("reading", "no_reading", "value"),
+    "halo_1": ("reading", "no_reading", "value", "challenge"),
     "halo_2": ("activations",),
     "upward": ("member", "report", "state"),
-    "control": ("beacon", "health", "filters", "refresh", "challenge", "wave"),
+    "control": ("beacon", "health", "filters", "refresh", "wave"),
 }
 # A line of problems names so many nodes.
 _NAMES_MAX = 5

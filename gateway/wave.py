@@ -119,7 +119,8 @@ class Rollout:
         ready: enough nodes hold it.
         switched: the beacon names it.
         gave_up: too few nodes hold it, and none more comes.
-        asks: nodes are to say what they hold: some never did, or nothing new was heard since the cycle before.
+        asks: nodes are to say what they hold: some never did, or a cycle brought nothing new, the first that did not and
+            every third behind it.
     """
 
     def __init__(self, model: Model, data: bytes):
@@ -127,7 +128,7 @@ class Rollout:
         self.model = model
         self.data = data
         self.ready = self.switched = self.gave_up = self.asks = False
-        self._heard = self._held_most = -1
+        self._heard_most = self._held_most = -1
         self._still_cycles = 0
         self._idle_cycles = 0
 
@@ -144,8 +145,8 @@ class Rollout:
         known = [holdings[cell] for cell in counted_on if cell in holdings]
         held = sum(holding.holds(version) for holding in known)
         heard = held + sum(holding.has_confirmed(version) for holding in known)
-        self._still_cycles = self._still_cycles + 1 if heard == self._heard else 0
-        self._heard = heard
+        self._still_cycles = 0 if heard > self._heard_most else self._still_cycles + 1
+        self._heard_most = max(heard, self._heard_most)
         self.asks = len(known) < len(counted_on) or self._still_cycles % _ASK_CYCLES == 1
         # A node that comes and goes is no progress.
         self._idle_cycles = 0 if held > self._held_most else self._idle_cycles + 1

@@ -77,6 +77,8 @@ NODE_FRAME_MAX = const(112)
 VALUE_READING = const(6)
 CHALLENGE_MEMBERS = const(6)
 CHALLENGE_READINGS = const(7)
+# What lies below the sender's place in the byte of members.
+CHALLENGE_PLACE = const(4)
 
 HAS_READING = const(1)
 HAS_ABSENCE = const(2)
@@ -195,7 +197,7 @@ def challenge(head: bytes, place: int, there: int, readings_ccel) -> bytes:
         there: bits of the places whose last word is a reading.
         readings_ccel: four of them, in the order of places.
     """
-    return head[:CHALLENGE_MEMBERS] + struct.pack("<B4h", place << 4 | there, *readings_ccel)
+    return head[:CHALLENGE_MEMBERS] + struct.pack("<B4h", place << CHALLENGE_PLACE | there, *readings_ccel)
 
 
 def proof(head: bytes, state: int, reading_ccel: int) -> bytes:

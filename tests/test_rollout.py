@@ -38,6 +38,11 @@ def test_nodes_are_asked_when_a_cycle_brought_nothing_new_and_again_in_every_thi
     assert asks(HOLDS, HOLDS)
 
 
+def test_a_node_that_comes_and_goes_is_no_news(asks):
+    assert [False, True, False] == [asks(HOLDS, HOLDS), asks(HOLDS, OLD), asks(HOLDS, HOLDS)]
+    assert [False, True] == [asks(HOLDS, OLD), asks(HOLDS, HOLDS)]
+
+
 def test_a_node_that_never_said_what_it_holds_is_asked_in_every_cycle(asks):
     assert [True, True, True] == [asks(HOLDS, None) for _ in range(3)]
     assert not asks(HOLDS, OLD)

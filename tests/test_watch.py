@@ -101,8 +101,43 @@ def test_who_is_taken_for_another_one_says_its_word_again_once_for_all_copies_of
     for _ in range(COPIES):
         bench.hear(wrong)
     assert (COPIES + 1) * [value_of(CENTRE, 3)] == of_kind(bench, frame.VALUE)
-    bench.hear(challenge_of((1, 2), 3, 1, [None, *[READING_CCEL] * 3]))
+    bench.hear(challenge_of(EAST, 3, 1, [None, *[READING_CCEL] * 3]))
     assert (COPIES + 1) * [value_of(CENTRE, 3)] == of_kind(bench, frame.VALUE)
+
+
+def test_late_copies_of_a_challenge_do_not_undo_what_was_said_upon_it_nor_make_anybody_answer_again():
+    bench, south = watching(), (2, 1)
+    wrong = [challenge_of(SE, 3, 3, [HOT_CCEL, READING_CCEL, HOT_CCEL, READING_CCEL])]
+    wrong += [challenge_of(EAST, 3, 1, [HOT_CCEL, READING_CCEL, HOT_CCEL, READING_CCEL])]
+    bench.hear(*wrong)
+    bench.hear(value_of(south, 3, READING_CCEL + 1))
+    bench.said.clear()
+    for _ in range(COPIES):
+        bench.hear(wrong[0])
+        bench.hear(wrong[1])
+    assert READING_CCEL + 1 == bench.node.mode.readings_ccel[7]
+    assert [] == of_kind(bench, frame.VALUE)
+
+
+def test_a_challenge_does_not_undo_a_later_word_of_who_says_it():
+    bench = watching()
+    bench.hear(value_of(SE, 4, READING_CCEL + 1), challenge_of(SE, 3, 3, [READING_CCEL] * 4))
+    assert READING_CCEL + 1 == bench.node.mode.readings_ccel[8]
+
+
+def test_a_member_without_a_reading_is_one_in_a_challenge():
+    bench = watching()
+    bench.hear(value_of(EAST, 3, HOT_CCEL), head_of(frame.NO_READING, (2, 1), 3))
+    bench.wait(TIMING.exchange_ms)
+    words_ccel = [READING_CCEL, HOT_CCEL, None, READING_CCEL]
+    assert COPIES * [challenge_of(CENTRE, 3, 0, words_ccel)] == of_kind(bench, frame.CHALLENGE)
+
+
+def test_nobody_is_told_of_a_node_that_is_no_neighbour():
+    site = make_site(3, 3, holes={(2, 1)})
+    bench = Bench(spec="zone", site=site, sensor=Steady())
+    bench.hear(opening(1), challenge_of(SE, 1, 3, [READING_CCEL, READING_CCEL, HOT_CCEL, READING_CCEL]))
+    assert not bench.node.mode.quiet.known >> 7 & 1
 
 
 def test_who_is_taken_for_what_it_is_keeps_silent():
@@ -148,6 +183,8 @@ def test_a_challenge_that_cannot_be_meant_changes_nothing(data):
     bench.hear(data)
     assert before == (bytes(bench.node.mode.readings_ccel), bench.node.mode.quiet.known)
     assert [] == bench.said
+    place = data[frame.CHALLENGE_MEMBERS] >> frame.CHALLENGE_PLACE
+    assert bool(bench.faults().keys() & {"stale", "malformed"}) == (place != 2), "those of another window are heard, and concern nobody here"
 
 
 def test_a_challenge_is_stale_where_nobody_is_told_to_watch():
@@ -174,5 +211,6 @@ def test_without_loss_every_state_is_exact_and_the_same_words_are_said(seed):
         mesh.gateway.copies = copies
         for cycle in range(30):
             assert_exact(mesh.run_cycle(), site, f"cycle {cycle}")
+        assert (copies > 0) == any(data[0] & 15 == frame.CHALLENGE for _, _, data in mesh.sent)
         words.append({(cell, data) for cell, _, data in mesh.sent if data[0] & 15 in (frame.VALUE, frame.NO_READING)})
     assert words[0] == words[1]

@@ -53,7 +53,7 @@ METHODS = {
     | {"fault", "take", "notice"},
     "layerwise": {"begin", "feed", "step"},
     "change": {"begin", "feed", "step"},
-    "event": {"begin", "feed", "step", "hear", "differs", "abnormal"},
+    "event": {"begin", "feed", "step", "take_word", "differs", "abnormal"},
     "watch": {"open_cycle", "challenge", "take"},
     "sensor_replay": {"read"},
     "sensor_simulated": {"read"},

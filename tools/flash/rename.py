@@ -10,7 +10,7 @@ import keyword
 import string
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 from tools.flash.cold import LOAD
 from tools.flash.names import VIPER_NAMES, foreign_names, local_names, mentioned, names_of, stored_attributes
@@ -23,7 +23,6 @@ class Names:
         exports: new names of what one bundle takes from another, by the old ones.
         free: further new names, none of which our code uses for what it is.
         shared: the fields of every namedtuple, and the attributes of ours that more than one bundle mentions.
-        fields: those of namedtuples among them.
     """
 
     def __init__(
@@ -38,10 +37,7 @@ class Names:
         counted = Counter(name for modules in bundles for name in _attributes_in([trees[m] for m in modules]))
         own = _own_attributes([node for statement in statements for node in ast.walk(statement)])
         common = {name for name in own if counted[name] > 1} - foreign_names(statements)
-        fields = _tuple_fields(trees) - foreign_names([])
-        # Those of most bundles get the first words, which arguments have too: a word that is used twice costs once.
-        self.shared = sorted(common | fields, key=lambda name: (-counted[name], name))
-        self.fields = fields
+        self.shared = sorted(common | (_tuple_fields(trees) - foreign_names([])))
 
 
 def rename(
@@ -97,14 +93,9 @@ class _Renaming(ast.NodeTransformer):
         definitions = [s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]
         own_globals = {name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside)
         shared = [name for name in names.shared if name not in outside]
-        attributes = dict(zip(shared, names.free, strict=False))
-        # A class names all its attributes itself, so those of one bundle never meet names that only others mention.
-        here = names.fields | _attributes_in(body)
-        taken = {word for name, word in attributes.items() if name in here}
-        free = (word for word in names.free if word not in taken)
-        own = sorted(_own_attributes(nodes) - foreign - set(shared))
+        attributes = shared + sorted(_own_attributes(nodes) - foreign - set(shared))
         self._globals = names.exports | dict(zip(sorted(own_globals - names.exports.keys()), names.free, strict=False))
-        self.attributes = attributes | dict(zip(own, free, strict=False))
+        self.attributes = dict(zip(attributes, names.free, strict=False))
         self._keywords = {k.arg for n in nodes if isinstance(n, ast.Call) for k in n.keywords if k.arg}
         self._arguments: dict[str, str] = {}
 
@@ -177,7 +168,7 @@ def _tuple_fields(trees: dict[str, ast.Module]) -> set[str]:
     return {str(n.value) for call in tuples for n in ast.walk(call.args[1]) if isinstance(n, ast.Constant)}
 
 
-def _attributes_in(trees: Sequence[ast.AST]) -> set[str]:
+def _attributes_in(trees: list[ast.Module]) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     return {node.attr for node in nodes if isinstance(node, ast.Attribute)} | _methods(nodes)
 
