@@ -119,8 +119,8 @@ class Rollout:
         ready: enough nodes hold it.
         switched: the beacon names it.
         gave_up: too few nodes hold it, and none more comes.
-        asks: nodes are to say what they hold: some never did, or a cycle brought nothing new, the first that did not and
-            every third behind it.
+        asks: nodes are to say what they hold: some never did, or a cycle brought nothing new, the first that did not
+            and every third behind it.
     """
 
     def __init__(self, model: Model, data: bytes):
