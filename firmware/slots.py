@@ -20,10 +20,13 @@ import hashlib
 import os
 import struct
 
+from protocol.compat import const
 from protocol.filter_set import CONFIRMED, RETURNED, SIGNATURE_SIZE, STAGED, TRIAL
 
 _FORMAT = "<2sBBBI32s32s"
 _DIGEST_SIZE = 32
+# A file is hashed in pieces of so many bytes.
+_PIECE = const(64)
 # The digest of no set.
 NOBODYS = b"\xff" * _DIGEST_SIZE
 
@@ -83,21 +86,22 @@ def offer(path: str, digest: bytes) -> str:
 
 
 def load(path: str, digest: bytes, make):
-    """What `make` makes of a file of a slot, a memoryview, or None where they are not of this digest (zero: unknown).
+    """What `make` makes of a slot's file, open for reading, or None where it is not of this digest (zero: unknown).
 
     Raises:
         OSError: the file cannot be read.
         ValueError: from `make`.
     """
     with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        data = file.read(size)  # `read()` would take twice the room
-    if digest != bytes(_DIGEST_SIZE):
-        signed = hashlib.sha256(memoryview(data)[:-SIGNATURE_SIZE]).digest()
-        if digest_of(signed, data[-SIGNATURE_SIZE:]) != digest:
-            return None
-    return make(memoryview(data))  # slices of bytes would be copies
+        if digest != bytes(_DIGEST_SIZE):
+            sha, size = hashlib.sha256(), file.seek(0, 2) - SIGNATURE_SIZE
+            file.seek(0)
+            for at in range(0, size, _PIECE):
+                sha.update(file.read(min(_PIECE, size - at)))
+            if digest_of(sha.digest(), file.read(SIGNATURE_SIZE)) != digest:
+                return None
+            file.seek(0)
+        return make(file)
 
 
 def _write(path: str, active: int, phase: int, highest: int, digests) -> None:

@@ -76,7 +76,7 @@ def prepare_filters(path: str, site: str, key: bytes) -> tuple:
     if highest is None:  # no set ever came, so slot 0 holds what was flashed; a lost record does not tell what it holds
         if _exists(path + ".slots"):
             raise ValueError("filters: " + path + ".slots is damaged; write the filters again")
-        filters = _of_site(slots.load(path, digests[0], filter_set.unpack), site)
+        filters = _of_site(slots.load(path, digests[0], filter_set.read), site)
         highest = filters.version
     else:
         found, filters = active, None
@@ -105,7 +105,7 @@ def _load(path: str, slot: int, digests, site: str):
         ValueError: it is another site's.
     """
     try:
-        filters = slots.load(slots.slot_path(path, slot), digests[slot], filter_set.unpack)
+        filters = slots.load(slots.slot_path(path, slot), digests[slot], filter_set.read)
     except (OSError, ValueError):
         filters = None
     return filters and _of_site(filters, site)

@@ -265,7 +265,7 @@ class Wave:
         try:
             tried, phase, _, digests = slots.read_record(self._path)
             path, digest = slots.slot_path(self._path, 1 - tried), digests[1 - tried]
-            before = slots.load(path, digest, filter_set.unpack) if phase == TRIAL else None
+            before = slots.load(path, digest, filter_set.read) if phase == TRIAL else None
             if before is None:
                 raise OSError
             before = Filters(before)

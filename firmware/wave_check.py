@@ -23,7 +23,7 @@ def read_back(path: str, site: str, least: int, digest: bytes) -> tuple:
         OSError: the flash fails.
     """
     try:
-        found = slots.load(path, digest, filter_set.unpack)
+        found = slots.load(path, digest, filter_set.read)
     except ValueError:
         return None, REFUSED_FORM
     if found is None:

@@ -28,6 +28,7 @@ A node's filters are in one of four phases: CONFIRMED; STAGED, another set is he
 active set was never confirmed yet; RETURNED, a set failed its trial and the one before it is active.
 """
 
+import io
 import struct
 from array import array
 from collections import namedtuple
@@ -76,36 +77,46 @@ FilterSet = namedtuple("FilterSet", ("version", "site", "reference_ccel", "layer
 
 
 def unpack(data) -> FilterSet:
-    """Take a filter set apart and check it; nothing is allocated beyond the format's limits.
+    """Take a whole filter set apart, as `read` does."""
+    return read(io.BytesIO(data))
+
+
+def read(file) -> FilterSet:
+    """Take a filter set apart and check it, piece by piece: it never lies in memory as a whole.
+
+    Args:
+        file: a binary stream that ends with the set.
 
     Raises:
         ValueError: it is malformed, or a sum could overflow.
     """
-    if len(data) < _HEAD_SIZE + SIGNATURE_SIZE:
-        raise ValueError("filter set cut short")
-    magic, form, count, version, reference_ccel, pool, tests, size = struct.unpack_from(_HEAD, data, 0)
-    if bytes(magic) != b"TF" or form != FORMAT:
+    magic, form, count, version, reference_ccel, pool, tests, size = struct.unpack(_HEAD, _take(file, _HEAD_SIZE))
+    if magic != b"TF" or form != FORMAT:
         raise ValueError("no filter set of format 1")
     if not 0 < count <= LAYERS_MAX or pool != BLOCK_SIDE or tests > TESTS_MAX:
         raise ValueError("filter set with layers, pool or self-tests that this format does not know")
-    at = _HEAD_SIZE + size
-    site = str(bytes(data[_HEAD_SIZE:at]), "ascii")
+    site = str(_take(file, size), "ascii")
     layers = []
     channels = 1
     for index in range(count):
-        layer = _unpack_layer(data, at, index == 0, channels)
-        layers.append(layer)
-        channels = channels_of(layer)
-        at += _LAYER_SIZE + len(layer.weights) + 4 * len(layer.bias)
-    tests_at = at
-    at += tests * (2 + sum([channels_of(layer) for layer in layers]))
-    if len(data) != at + SIGNATURE_SIZE:
-        raise ValueError("filter set of a wrong length")
+        layers.append(_read_layer(file, index == 0, channels))
+        channels = channels_of(layers[-1])
     if sum([layer.kind == CONV3X3 for layer in layers]) > EXCHANGES_MAX:
         raise ValueError("filter set with more than 4 exchanges")
     if layers[0].kind == CONV3X3_SIGN:
         _check_sign(layers)
-    return FilterSet(version, site, reference_ccel, layers, bytes(data[tests_at:at]), bytes(data[at:]))
+    found = _take(file, tests * (2 + sum([channels_of(layer) for layer in layers])))
+    signature = _take(file, SIGNATURE_SIZE)
+    if file.read(1):
+        raise ValueError("filter set of a wrong length")
+    return FilterSet(version, site, reference_ccel, layers, found, signature)
+
+
+def _take(file, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise ValueError("filter set cut short")
+    return data
 
 
 def channels_of(layer: Layer) -> int:
@@ -130,10 +141,8 @@ def _check_sign(layers) -> None:
             raise ValueError("layer weights: with a sign they do not add up to 0 in each filter")
 
 
-def _unpack_layer(data, at: int, first: bool, channels: int) -> Layer:
-    if at + _LAYER_SIZE > len(data):
-        raise ValueError("filter set cut short")
-    kind, channels_in, filters, shift = data[at], data[at + 1], data[at + 2], data[at + 3]
+def _read_layer(file, first: bool, channels: int) -> Layer:
+    kind, channels_in, filters, shift = _take(file, _LAYER_SIZE)
     if kind != CONV3X3 and kind != (CONV3X3_SIGN if first else CONV1X1):
         raise ValueError("layer kind: neither conv3x3 nor, as the first, one with sign, nor, behind it, conv1x1")
     if channels_in != channels or not 0 < filters <= CHANNELS_MAX:
@@ -141,26 +150,24 @@ def _unpack_layer(data, at: int, first: bool, channels: int) -> Layer:
     if shift if kind == CONV3X3_SIGN else not SHIFT_MIN <= shift <= SHIFT_MAX:
         raise ValueError("layer shift: not in 1..24, or, with a sign, not 0")
     taps = channels_in * (1 if kind == CONV1X1 else TAPS)
-    at += _LAYER_SIZE
-    if at + filters * (4 + taps) > len(data):
-        raise ValueError("filter set cut short")
     shape = array("H", (taps, filters, shift, INPUT_ZERO if first else 0))
-    bias = array("I", [_unpack_bias(data, at + 4 * index) for index in range(filters)])
-    at += 4 * filters
-    weights = bytearray(data[at : at + filters * taps])
+    bias = array("I", [_read_bias(file) for _ in range(filters)])
+    weights = bytearray(filters * taps)
+    if file.readinto(weights) != len(weights):
+        raise ValueError("filter set cut short")
     for place in range(len(weights)):
         weights[place] ^= WEIGHT_ZERO  # flips the sign bit: int8 w becomes w + 2^7
     return Layer(kind, weights, bias, shape)
 
 
-def _unpack_bias(data, at: int) -> int:
+def _read_bias(file) -> int:
     """A stored bias, uint32.
 
     Products add up to at most 9 * 2^15 * 2^7 < 2^26 in the first layer and 144 * 255 * 2^7 < 2^23 in the others; with
     |bias| < 2^29 and half of 2^24 for rounding every sum stays below 2^30: inside int32, and inside the 31-bit small
     integers of a board. So only a bias can make a set overflow.
     """
-    bias = struct.unpack_from("<i", data, at)[0]
+    bias = struct.unpack("<i", _take(file, 4))[0]
     if not -BIAS_ZERO < bias < BIAS_ZERO:
         raise ValueError("could overflow: a bias of 2^29 or more")
     return bias + BIAS_ZERO

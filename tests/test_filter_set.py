@@ -118,7 +118,7 @@ def test_a_set_of_any_other_length_is_refused():
         (FORMAT, {1}, "no filter set of format 1"),
         (COUNT, {2}, "filter set|layer"),
         (POOL, {2}, "does not know"),
-        (TESTS, {0}, "does not know|wrong length"),
+        (TESTS, {0}, "does not know|cut short"),
         (KIND, {CONV3X3}, "layer kind|layer shift"),
         (CHANNELS_IN, {1}, "layer channels"),
         (CHANNELS_OUT, {2}, "filter set|layer|could overflow"),

@@ -109,11 +109,11 @@ def test_what_lay_in_a_slot_that_was_never_recorded_is_nobodys_once_the_slot_is_
 def test_a_slot_whose_digest_is_known_is_read_only_if_it_is_that(path):
     data = good(2)
     write(path + ".1", data)
-    assert 2 == slots.load(path + ".1", digest_of(data), filter_set.unpack).version
-    assert 2 == slots.load(path + ".1", NONE, filter_set.unpack).version
+    assert 2 == slots.load(path + ".1", digest_of(data), filter_set.read).version
+    assert 2 == slots.load(path + ".1", NONE, filter_set.read).version
     for at in range(len(data)):
         write(path + ".1", data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :])
-        assert slots.load(path + ".1", digest_of(data), filter_set.unpack) is None, at
+        assert slots.load(path + ".1", digest_of(data), filter_set.read) is None, at
 
 
 # At start
