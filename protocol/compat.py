@@ -5,6 +5,7 @@ Time is a count of milliseconds that wraps at 2^30 (12.4 days) on both runtimes:
 """
 
 import gc
+import os
 import sys
 import time
 
@@ -23,10 +24,14 @@ if sys.implementation.name == "micropython":
         """Collect garbage often from now on, so that what lasts lies close together and leaves room in one piece."""
         gc.threshold((gc.mem_alloc() + gc.mem_free()) // 64)
 
-    def load_cold(name: str):
+    def load_cold(folder: str, name: str):
         """A cold function (tools/flash/cold.py); its code leaves the heap when nobody holds it any more."""
         gc.collect()  # so that it finds its room in one piece
-        module = __import__(name)
+        os.chdir(folder)  # an import keeps the path of its file for ever: from here it is one of a few
+        try:
+            module = __import__(name)
+        finally:
+            os.chdir("..")
         function = module.run_cold
         del module.run_cold  # what it made may hold the module
         sys.modules.pop(name)

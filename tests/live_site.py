@@ -129,7 +129,7 @@ class LiveSite:
             self.start_broker()
             self.start_gateway()
             until(self._decides, self._words_of_gateway, START_S_MAX)
-            build(self._folder / "state" / "nodes" / "flash")
+            build(self._folder / "state" / "nodes")
             self.observer = Observer(self._port)
             stack.callback(self.observer.close)
             self.mesh = stack.enter_context(Mesh(SITE, NodeKind("micropython", HEAP), self._folder / "state" / "nodes"))

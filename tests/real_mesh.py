@@ -55,7 +55,7 @@ def real_mesh(folder, site, spec, viper=True):
         mesh = stack.enter_context(Mesh(site, NodeKind("micropython", HEAP), folder / "nodes"))
         mesh.prepare(broker, model.filters.pack(site.name), "", {cell: sensor_of(*cell) for cell in site.cells})
         if not viper:
-            build(folder / "nodes" / "flash", viper=False)
+            build(folder / "nodes", viper=False)
         mesh.start()
         made = RealMesh(broker, mesh, gateway, link)
         all_ready = made.listen_until(lambda: len(gateway.states) == len(site.cells), READY_S_MAX)

