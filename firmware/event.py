@@ -15,7 +15,7 @@ from array import array
 from firmware.quiet import Quiet, heartbeat_due
 from firmware.stages import COLLECT, DONE, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame
-from protocol.compat import cold, const, rare
+from protocol.compat import cold, const, forget, rare
 from protocol.filter_set import TRIAL
 from protocol.fixed import centred
 from protocol.grid import CENTRE, TAPS, tap_of
@@ -130,14 +130,24 @@ class Event:
     def _follow_copies(self) -> None:
         """The beacon asks for a watch or not."""
         self.copies = min(self.node.beacon.setting, beacon.COPIES_MAX)
-        if not self.copies:
-            self._watch = None
-            return
-        if not self._watch:
-            from firmware import watch
+        if bool(self.copies) != bool(self._watch):
+            self._load_watch()
+        if self._watch:
+            self._watch.open_cycle()
 
-            self._watch = watch.Watch(self)
-        self._watch.open_cycle()
+    @rare
+    def _load_watch(self) -> None:
+        """Load what watches, or drop it."""
+        if self._watch:
+            self._watch = None
+            mode, name = self.node.loaded
+            self.node.loaded = (mode,)
+            forget(name)
+            return
+        from firmware import watch
+
+        self.node.loaded += (watch.__name__,)
+        self._watch = watch.Watch(self)
 
     @cold
     def _take_challenge(self, tap: int, data) -> None:
@@ -198,7 +208,8 @@ class Event:
         node = self.node
         abnormal = self.quiet.abnormal() if self._watch else 0
         self._hear(CENTRE, node.cycle, node.reading_ccel)
-        self._say_word(self.copies if abnormal & ~self.quiet.abnormal() else self._usual())
+        is_over = abnormal and abnormal & ~self.quiet.abnormal()
+        self._say_word(self.copies if is_over else self._usual())
 
     def _say(self, data: bytes, times: int) -> None:
         """Broadcast a frame."""

@@ -10,15 +10,17 @@ import gc
 
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_GATEWAY, TO_HALO
 from firmware.trace import Trace
-from firmware.wave import STRAY_CYCLES, Wave
+from firmware.wave import EVERYBODY, NEIGHBOURS, STRAY_CYCLES, Wave
 from protocol import beacon, frame, grid
 from protocol.compat import cold, const, forget, rare, ticks_add, ticks_diff
 from protocol.filter_set import RETURNED, STAGED
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
 
-# By kind, the first mode that knows it: a REFRESH is of mode change too.
-_LEAST_MODE = bytes(8) + b"\2\2\1\2\2"
+# By kind, the first mode that knows it, from VALUE on: STATE, REFRESH, PROOF, CHALLENGE.
+_LEAST_MODE = bytes(frame.VALUE) + bytes(
+    (beacon.MODE_EVENT, beacon.MODE_EVENT, beacon.MODE_CHANGE, beacon.MODE_EVENT, beacon.MODE_EVENT)
+)
 # What may follow each state, a mask of states.
 _MAY_FOLLOW = (
     1 << COLLECT,
@@ -29,8 +31,6 @@ _MAY_FOLLOW = (
 
 # After so many periods without a beacon the node goes on by its own clock: two beacons were missed.
 MISSED_PERIODS = const(3)
-# What `Wave.news` is where only neighbours have to be told.
-_OFFER = const(2)
 # With nothing to wait for, look again after this long.
 IDLE_WAKE_MS = const(60_000)
 
@@ -53,6 +53,7 @@ class Node:
         rejoined: others may have spoken, or not have heard, while it was away; link sets this, the mode clears it.
         report: the latest, as long as no beacon acknowledged it.
         exists: slots that hold a neighbour, a mask.
+        loaded: names of the modules that the mode consists of.
         mode: the Layerwise, Change or Event that carries out its cycles.
         health_wanted: a beacon asked for a health message; whoever publishes it clears this.
     """
@@ -80,7 +81,7 @@ class Node:
         self.rejoined = True
         # Until a beacon tells; main.py loaded what that takes.
         self._in_mode = beacon.MODE_EVENT if self.wave.active.has_sign() else beacon.MODE_ALWAYS
-        self._loaded = ""  # the module that the mode comes from
+        self.loaded = ()
         self._early = {}  # by slot, words for a mode event that is still to begin
         self._sensor = sensor
         self.reading_ccel = None
@@ -98,7 +99,7 @@ class Node:
         if self.wave.staged:
             if self.wave.take_staged(version):
                 self.version = self.wave.active.version  # a neighbour's frame may come before the beacon
-            self.wave.news = self.wave.news or _OFFER  # neighbours that missed it may hear of it now
+            self.wave.news |= NEIGHBOURS  # those that missed it may hear of it now
         elif self.wave.stray >= STRAY_CYCLES:
             self.wave.go_back()
         self._start_cycle(run, cycle, now_ms)
@@ -134,20 +135,22 @@ class Node:
         """Load what carries out the cycles from now on, and first drop what did until now: both do not fit."""
         if self.mode:
             self.mode = None
-            forget(self._loaded)
+            for name in self.loaded:
+                forget(name)
             self.rejoined = True  # it knows nothing of what the other knew
         if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 
-            make, self._loaded = event.Event, event.__name__
+            make, name = event.Event, event.__name__
         elif self._in_mode == beacon.MODE_CHANGE:
             from firmware import change
 
-            make, self._loaded = change.Change, change.__name__
+            make, name = change.Change, change.__name__
         else:
             from firmware import layerwise
 
-            make, self._loaded = layerwise.Layerwise, layerwise.__name__
+            make, name = layerwise.Layerwise, layerwise.__name__
+        self.loaded = (name,)
         gc.collect()  # loading left holes; small objects shall go there first
         self.mode = make(self)
 
@@ -205,7 +208,7 @@ class Node:
         if latest.flags & beacon.WANT_HEALTH:
             self.health_wanted = True
         if latest.flags & beacon.WANT_FILTERS:
-            self.wave.news = True
+            self.wave.news = EVERYBODY
         if latest.flags & beacon.OPENS_NOTHING:
             return False
         before, self.beacon = self.beacon, latest
@@ -249,11 +252,11 @@ class Node:
     def _tell_filters(self) -> None:
         """Say which filters this node holds: to the gateway, and to neighbours that may pull them."""
         wave = self.wave
-        is_offer, wave.news = wave.news == _OFFER, False
+        news, wave.news = wave.news, 0
         data = frame.filters(self.header(frame.FILTERS), wave.highest, wave.phase, wave.refused)
         if wave.phase == STAGED:  # else the header of every frame says it
             self.send(TO_HALO, data)
-        if not is_offer:
+        if news == EVERYBODY:
             self.send(TO_GATEWAY, data)
 
     @rare

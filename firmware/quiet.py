@@ -24,7 +24,7 @@ NOBODY = const(255)
 
 
 def turn_of(row: int, col: int) -> int:
-    """By how many cycles the turns of a node come before those of (0, 0); neighbours have other turns."""
+    """By how many cycles the turns of a node come before those of (0, 0); neighbours have other heartbeats."""
     return row * 7 + col * 19
 
 

@@ -37,6 +37,10 @@ PROVING = const(5)  # its signature is being checked
 PROVEN = const(6)  # that is done
 READ = const(7)  # read back from the slot and well-formed
 
+# Who is told of a phase: those who may pull the set, and the gateway.
+NEIGHBOURS = const(1)
+EVERYBODY = const(3)
+
 # A set comes within this time or not at all.
 PULL_MS = const(15_000)
 # After a failure wait 1 s, 2 s, 4 s ... 64 s before the next try.
@@ -61,7 +65,7 @@ class Wave:
         state: one of those above.
         slot: the neighbour that is asked for its set, -1 for none. The shell keeps its subscriptions at that.
         offers: path of the set that neighbours may pull, "" for none but the one that was flashed.
-        news: neighbours and gateway have not been told of the present phase; whoever tells them clears this.
+        news: who has still to be told of the present phase, NEIGHBOURS or EVERYBODY, or 0; who tells them clears this.
         refused: sets refused since the start.
         completed: cycles of the set on trial that came to their end here; whoever computes them counts. One without a
             reading counts too: where the sensor is broken, no other set could ever be taken.
@@ -77,7 +81,7 @@ class Wave:
         self._own_offer, self.offers = offers
         self.state = QUIET if self._key else RESTING
         self.slot = -1
-        self.news = self.phase != CONFIRMED
+        self.news = EVERYBODY if self.phase != CONFIRMED else 0
         self.refused = self.stray = 0
         self._trace = trace
         if self.phase == RETURNED:
@@ -222,7 +226,7 @@ class Wave:
         self._trace.fault(reason)
         if reason != WAVE_BROKEN:
             self.refused += 1
-            self.news = True
+            self.news = EVERYBODY
         self._go(RESTING, ticks_add(now_ms, RETRY_MS << min(self._failures, RETRY_SHIFT_MAX)))
         self._failures += 1
 
@@ -293,7 +297,7 @@ class Wave:
     @cold
     def _change(self, phase: int, state: int) -> None:
         self.phase = phase
-        self.news = True
+        self.news = EVERYBODY
         self._go(state, None)
 
     def _go(self, state: int, due_ms) -> None:

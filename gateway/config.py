@@ -141,7 +141,8 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
     mode = check_mode(texts["mode"], spec)
     copies = check_copies(_section(table, "event", {"copies": 0}, int).get("copies", 0), mode)
     exchanges = spec.exchanges + (CHALLENGE_EXCHANGES if copies else 0)
-    timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, spec.name, exchanges)
+    computed = f"{spec.name} with event.copies = {copies}" if copies else spec.name
+    timing = _timing(_section(table, "timing", dict.fromkeys(_TIMES), int), site, computed, exchanges)
     decision = _section(table, "decision", Limits()._asdict(), float)
     try:
         limits = check_limits(Limits(**decision))

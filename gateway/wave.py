@@ -1,9 +1,9 @@
 """Filter sets on their way to the nodes: signed here, and followed from node to node until each of them is done.
 
 The gateway hands a signed set to the nodes next to it; the mesh passes it on by itself (firmware/wave.py). What nodes
-hold they say in FILTERS frames, asked for by a flag of the beacon while a roll-out goes on. When every node that is
-counted on holds the new set, the next beacon names it: from that cycle on nodes compute with it, and the head that
-belongs to it decides.
+hold they say in FILTERS frames: when it changes, and when the beacon asks, because a cycle brought nothing new. When
+every node that is counted on holds the new set, the next beacon names it: from that cycle on nodes compute with it, and
+the head that belongs to it decides.
 """
 
 import hashlib

@@ -14,7 +14,7 @@
     27  u8   block columns
     28  u8[] bitmap, one bit a block in reading order, lowest bit first: its report is stored
      -  u16  the mode's setting, not in mode always. In mode change the threshold, ccel; in mode event copies, how often
-            what matters is said: 0 where links lose nothing, more than 8 are 8 (firmware/watch.py)
+            what matters is said: 0 where links lose nothing, more than 4 are 4 (firmware/watch.py)
 """
 
 import struct
@@ -43,7 +43,7 @@ PERIOD_MS_MAX = const((1 << 29) // 3 - 1)
 _FORMAT = "<BBIIIHHIIBB"
 # Mode event with copies: exchanges behind the first, in which windows are challenged (firmware/watch.py).
 CHALLENGE_EXCHANGES = const(2)
-COPIES_MAX = const(8)
+COPIES_MAX = const(4)
 _SETTING_SIZE = const(2)
 
 

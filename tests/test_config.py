@@ -135,8 +135,8 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
             'site = "site.toml"\n[event]\ncopies = 2',
             'event.copies: 2: mode "always" has none; write mode = "event" or copies = 0',
         ),
-        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = 9', "event.copies: 9 is not in 0..8"),
-        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = -1', "event.copies: -1 is not in 0..8"),
+        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = 5', "event.copies: 5 is not in 0..4"),
+        ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = -1', "event.copies: -1 is not in 0..4"),
         (timing_of({"gather_ms": 0}), "timing.gather_ms: 0 is not in 1..65535"),
         (timing_of({"gather_ms": "true"}), "timing.gather_ms: True is no number"),
         (

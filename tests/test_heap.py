@@ -29,16 +29,19 @@ def test_a_set_that_comes_in_holds_little_of_the_heap_for_it_may_take_seconds(af
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spec", "mode"), [*((spec, "always") for spec in SPECS), ("zone", "event")])
+@pytest.mark.parametrize(
+    ("spec", "mode", "copies"), [*((spec, "always", 0) for spec in SPECS), ("zone", "event", 0), ("zone", "event", 2)]
+)
 def test_a_mesh_with_the_planned_ring_less_than_32_kilobytes_takes_a_wave_exactly(
-    spec, mode, tmp_path, monkeypatch, capsys
+    spec, mode, copies, tmp_path, monkeypatch, capsys
 ):
     ring_kb = bench_heap.RING_REPORTS * bench_heap.RING_REPORT_SIZE // 1024
     heap = f"{32 - ring_kb}K"
     monkeypatch.setattr(mesh, "HEAP_MIN", (32 - ring_kb) * 1024)
     site = tmp_path / "site.toml"
     site.write_text('name = "small"\nrows = 7\ncols = 7\nholes = ["n-00-00", "n-03-03"]\n')
-    assert 0 == cli.demo(site=site, runtime="micropython", heap=heap, spec=spec, mode=mode, cycles=24, as_json=True)
+    asked = {"site": site, "spec": spec, "mode": mode, "copies": copies, "cycles": 24}
+    assert 0 == cli.demo(**asked, runtime="micropython", heap=heap, as_json=True)
     summary = json.loads(capsys.readouterr().out)
     problems = [problem for problem in summary["problems"] if not any(word in problem for word in BUSY)]
     assert (47, 0, []) == (summary["filters"]["confirmed"], summary["filters"]["refused"], problems)

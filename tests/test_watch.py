@@ -195,6 +195,14 @@ def test_a_challenge_is_stale_where_nobody_is_told_to_watch():
     assert [] == bench.said
 
 
+def test_who_is_told_to_watch_no_more_or_to_do_something_else_drops_the_code_for_it():
+    bench, loaded = watching(), []
+    for data in (opening(4), opening(5, copies=0), opening(6), beacon_of(7)):
+        bench.hear(data)
+        loaded.append([name.split(".")[1] for name in bench.node.loaded])
+    assert [["event", "watch"], ["event"], ["event", "watch"], ["layerwise"]] == loaded
+
+
 def test_a_word_that_makes_a_window_normal_is_said_as_often_as_told_and_others_half_as_often():
     bench = watching(copies=4)
     bench.node._sensor = Steady(HOT_CCEL)

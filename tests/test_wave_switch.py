@@ -7,7 +7,7 @@ from wave_bench import QUIET, RESTING, Bench, content
 from wave_sets import KEY, flashed, good
 
 from firmware import slots
-from firmware.wave import PULL_MS, STRAY_CYCLES, TRIAL_CYCLES
+from firmware.wave import EVERYBODY, PULL_MS, STRAY_CYCLES, TRIAL_CYCLES
 from protocol import health
 from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
 from protocol.health import REFUSED_SIGNATURE, WAVE_BROKEN
@@ -71,7 +71,7 @@ def test_a_node_that_is_reset_on_trial_is_back_at_the_set_before_and_says_so(ben
     bench.complete_cycle()
     for boots in range(2):
         bench.boot()
-        assert (RETURNED, 1, 2, True) == (
+        assert (RETURNED, 1, 2, EVERYBODY) == (
             bench.wave.phase,
             bench.wave.active.version,
             bench.wave.highest,
@@ -101,7 +101,7 @@ def test_a_confirmed_set_survives_a_reset_and_is_computed_with(bench):
     bench.confirm()
     computed = bench.computed()
     bench.boot()
-    assert (CONFIRMED, 2, False) == (bench.wave.phase, bench.wave.active.version, bench.wave.news)
+    assert (CONFIRMED, 2, 0) == (bench.wave.phase, bench.wave.active.version, bench.wave.news)
     assert computed == bench.computed()
 
 
@@ -164,7 +164,7 @@ def test_a_trial_that_no_beacon_asks_for_ends_after_ten_cycles_with_the_set_befo
     wave = bench.wave
     assert 10 == STRAY_CYCLES
     assert (RETURNED, QUIET, 1, 2, "") == (wave.phase, wave.state, wave.active.version, wave.highest, wave.offers)
-    assert ({health.SET_RETURNED: 1}, computed, True) == (bench.faults(), bench.computed(), wave.news)
+    assert ({health.SET_RETURNED: 1}, computed, EVERYBODY) == (bench.faults(), bench.computed(), wave.news)
     assert (0, RETURNED) == slots.read_record(bench.path)[:2]
     bench.take_in(good(3))
     assert bench.switch(3)
@@ -257,7 +257,7 @@ def test_every_change_of_phase_and_every_refusal_is_news(bench):
     ):
         act()
         assert bench.wave.news
-        bench.wave.news = False
+        bench.wave.news = 0
     bench.rest()
     bench.feed(good(3), end=100)
     bench.wave.lose_link(bench.now_ms)

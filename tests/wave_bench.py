@@ -4,7 +4,7 @@ from firmware import slots, wave
 from firmware.filters import convolve_layer
 from firmware.start import prepare_filters
 from firmware.trace import Trace
-from firmware.wave import PROVEN, PROVING, PULLING, QUIET, READ, RECEIVED, RECEIVING, RESTING, Wave
+from firmware.wave import EVERYBODY, PROVEN, PROVING, PULLING, QUIET, READ, RECEIVED, RECEIVING, RESTING, Wave
 from protocol.compat import TICKS_PERIOD, ticks_add
 from protocol.health import MALFORMED
 
@@ -130,7 +130,8 @@ def refusal(bench, data, following):
     bench.take_in(data)
     wave = bench.wave
     found = [bench.faults(), wave.refused, [wave.state, wave.phase, wave.slot, wave.staged] == [RESTING, 0, -1, None]]
-    found += [[wave.active.version, bench.files(), wave.highest] == was and bench.computed() == computed, wave.news]
+    is_as_before = [wave.active.version, bench.files(), wave.highest] == was and bench.computed() == computed
+    found += [is_as_before, wave.news == EVERYBODY]
     took = None
     if following:
         bench.rest()

@@ -4,7 +4,7 @@ A delivery is one message on its way from its publisher to one subscriber, the b
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.site import Cell
 
@@ -78,6 +78,7 @@ SCENARIOS = {
         strikes=0.1,
     ),
 }
+SCENARIOS["watched"] = replace(SCENARIOS["chaos"], copies=2)
 
 
 class Links:
