@@ -81,7 +81,7 @@ class Node:
         self.rejoined = True
         # Until a beacon tells; main.py loaded what that takes.
         self._in_mode = beacon.MODE_EVENT if self.wave.active.has_sign() else beacon.MODE_ALWAYS
-        self.loaded = ()
+        self.loaded: tuple[str, ...] = ()
         self._early = {}  # by slot, words for a mode event that is still to begin
         self._sensor = sensor
         self.reading_ccel = None
