@@ -27,7 +27,7 @@ from gateway.store import Store
 from gateway.wave import Holding, holding_of
 from protocol import frame, topic
 from protocol.grid import node_name
-from tools import filters
+from tools import backup, filters
 from tools.flash.build import build
 from tools.mesh.mesh import Mesh, NodeKind
 
@@ -134,7 +134,8 @@ class LiveSite:
             stack.callback(self.observer.close)
             self.mesh = stack.enter_context(Mesh(SITE, NodeKind("micropython", HEAP), self._folder / "state" / "nodes"))
             self.mesh.start()
-            self.store = stack.enter_context(Store(self._folder / "state", SITE))
+            self.store = Store(self._folder / "state", SITE)
+            stack.callback(lambda: self.store.__exit__())
             until(self.observer.ready, lambda: (self.observer.states, self.mesh.problems()), START_S_MAX)
             until(partial(self.decided_by_all, self.latest()), self.latest, START_S_MAX)
             self._stack = stack.pop_all()
@@ -167,6 +168,16 @@ class LiveSite:
         file = self._folder / "wanted.json"
         file.write_text(json.dumps(wanted.as_json()))
         return filters.push(self._config, None, file)["filters"]
+
+    def backup(self, file):
+        """What `thermesh backup` does, in the middle of everything."""
+        backup.make(self._config, file, lambda _: lambda done, pages: None)
+
+    def restore(self, file):
+        """What `thermesh restore --replace` does; the gateway must not run."""
+        self.store.__exit__()
+        backup.restore(self._config, file, replace=True)
+        self.store = Store(self._folder / "state", SITE)
 
     def status(self):
         return filters.status(self._config)

@@ -16,6 +16,7 @@ from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto
 from live_site import NAMES, ROLLOUT_S_MAX, LiveSite, rolled, until
 from on_micropython import require_micropython
 
+from gateway.backup import RUNS_AHEAD
 from gateway.broker import LOOPBACK
 from gateway.recompute import recompute
 
@@ -153,6 +154,23 @@ def test_nodes_killed_while_they_try_filters_get_the_same_weights_again_under_th
     until(partial(site.confirmed_by_all, version + 1), site.problems, ROLLOUT_S_MAX)
     until(partial(site.decided_by_all, site.latest()), site.problems, BACK_S_MAX)
     check_cycles(site, begin)
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_a_gateway_replaced_from_a_backup_older_than_the_nodes_filters_decides_with_all_of_them_again(site, tmp_path):
+    until(partial(site.decided_by_all, site.latest()), site.problems, BACK_S_MAX)
+    site.backup(tmp_path / "old.backup")
+    kept, run = site.store.active_model().model.filters, site.latest()[0]
+    version = site.push(rolled(kept))
+    until(partial(site.confirmed_by_all, version), site.problems, ROLLOUT_S_MAX)
+    site.kill("gateway")
+    site.restore(tmp_path / "old.backup")
+    site.start_gateway()
+    until(partial(site.confirmed_by_all, version + 1), site.problems, ROLLOUT_S_MAX)
+    until(partial(site.decided_by_all, site.latest()), site.problems, BACK_S_MAX)
+    assert site.latest()[0] > run + RUNS_AHEAD
+    assert kept.layers[0].bias.tolist() == site.store.active_model().model.filters.layers[0].bias.tolist()
 
 
 @needs_mosquitto

@@ -180,7 +180,7 @@ def label(
 def sim(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random; the same gives the same.")] = 0,
     scenario: Annotated[
-        str, typer.Option(help="calm, lossy, bursts, partition, reboots, loss10, loss30 or chaos.")
+        str, typer.Option(help="calm, lossy, bursts, partition, reboots, loss10, loss30, chaos or watched.")
     ] = "calm",
     rows: Annotated[int, typer.Option(min=1, max=255, help="Rows of the site.")] = 7,
     cols: Annotated[int, typer.Option(min=1, max=255, help="Columns of the site.")] = 7,
@@ -220,6 +220,41 @@ def keys(config: GatewayFile, as_json: AsJson = False) -> int:
     from tools.keys import show
 
     print_answer(show(config), as_json, facts_lines)
+    return FINE
+
+
+@app.command("backup")
+def backup_state(
+    file: Annotated[Path, typer.Argument(help="The backup to write; one that is there is replaced.")],
+    config: GatewayFile,
+    as_json: AsJson = False,
+) -> int:
+    """Write store, key and the nodes' configurations into one file, while the gateway runs or not.
+
+    Whoever has the file can sign filters for the site: it holds the private key.
+    """
+    from tools.backup import made_lines, make
+
+    with stages() as stage:
+        facts = make(config, file, stage)
+    print_answer(facts, as_json, made_lines)
+    return FINE
+
+
+@app.command("restore")
+def restore_state(
+    file: Annotated[Path, typer.Argument(help="A file that `thermesh backup` wrote.")],
+    config: GatewayFile,
+    replace: Annotated[bool, typer.Option(help="Move a store that is there aside.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Make a state folder out of a backup, for a gateway that takes the place of another one.
+
+    Runs and filter versions go on above all that nodes have seen, however old the backup is.
+    """
+    from tools.backup import restore, restored_lines
+
+    print_answer(restore(config, file, replace), as_json, restored_lines)
     return FINE
 
 
