@@ -8,6 +8,8 @@
     filters     path of the filter set in the node's flash
     key         public key of the gateway, 64 hex digits, or "": then no filters are taken from the wave
     next_to_gateway  true where the gateway hands its filter sets to this node
+    password    at the broker, where the node's name is its user name: up to 64 printable ASCII characters without
+                spaces; "" or no such field: the node connects without
     sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}
 """
 
@@ -18,6 +20,7 @@ from protocol.grid import ROWS_MAX
 from protocol.topic import check_site
 
 KEY_DIGITS = 64
+PASSWORD_MAX = 64
 # Of a name's part between two dots (RFC 1035, clause 2.3.4).
 HOST_PART_MAX = 63
 # Each field's range, or its type where it is no number.
@@ -60,8 +63,18 @@ def check(config: dict) -> dict:
     _check_host(config["host"])
     if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in b"0123456789abcdef" for c in config["key"].encode()):
         raise ValueError("key: %r is not 64 hex digits; copy it from `thermesh keys`" % config["key"])
+    _check_password(config.get("password", ""))
     _check_sensor(config["sensor"])
     return config
+
+
+def _check_password(password) -> None:
+    """The value is a secret: the error does not show it."""
+    if not isinstance(password, str):
+        raise ValueError("password: is not " + _WORDS[str])
+    if len(password) > PASSWORD_MAX or any(not 33 <= c <= 126 for c in password.encode()):
+        wanted = "up to %d printable ASCII characters without spaces" % PASSWORD_MAX
+        raise ValueError("password: is not %s; copy it from the gateway's state folder" % wanted)
 
 
 def _check_host(host: str) -> None:

@@ -12,12 +12,15 @@ _SUBSCRIBE_ID = b"\x00\x01"
 _RETAINED_ID = b"\x00\x02"
 # clean session; a will with QoS 1, retained
 _CONNECT_FLAGS = 0x2E
+_LOGIN_FLAGS = 0xC0
 
 
-def connect(client_id: str, will_topic: str, keepalive_s: int) -> bytes:
-    """CONNECT; the will says `lost` on the node's state topic."""
-    body = b"\x00\x04MQTT\x04" + struct.pack(">BH", _CONNECT_FLAGS, keepalive_s)
-    return packet_of(_CONNECT, body + field(client_id.encode()) + field(will_topic.encode()) + field(b"lost"))
+def connect(client_id: str, will_topic: str, keepalive_s: int, login=()) -> bytes:
+    """CONNECT; the will says `lost` on the node's state topic. `login`: (user name, password), or nothing."""
+    flags = _CONNECT_FLAGS | (_LOGIN_FLAGS if login else 0)
+    words = [client_id, will_topic, "lost"] + list(login)
+    body = b"\x00\x04MQTT\x04" + struct.pack(">BH", flags, keepalive_s)
+    return packet_of(_CONNECT, body + b"".join([field(word.encode()) for word in words]))
 
 
 def subscribe(topic_filters, waves=()) -> bytes:

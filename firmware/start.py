@@ -37,16 +37,18 @@ def prepare(path: str) -> tuple:
     site, row, col, exists = settings["site"], settings["row"], settings["col"], settings["neighbours"]
     filters = prepare_filters(settings["filters"], site, bytes.fromhex(settings["key"]))
     boot = int.from_bytes(os.urandom(4), "little")
-    topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
-    topics += [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health", "wave")]
+    topics = said_topics(site, row, col)
+    about_topic = topics.pop()
     topics.append(topic.nodes(site))
     facts = json.dumps(about(boot, filters[0].version))
+    name, password = node_name(row, col), settings.get("password", "")
+    login = (name, password) if password else ()
     waves = [topic.wave(site)] if settings["next_to_gateway"] else []
     session = (
         settings["keepalive_s"],
-        mqtt_session.connect(site + "-" + node_name(row, col), topics[3], settings["keepalive_s"]),
+        mqtt_session.connect(site + "-" + name, topics[3], settings["keepalive_s"], login),
         mqtt_session.subscribe(heard_topics(site, row, col, exists), waves),
-        mqtt_session.retained(topic.of_node(site, row, col, "about"), facts),
+        mqtt_session.retained(about_topic, facts),
     )
     address = settings["host"], settings["port"]
     names = [name.encode() for name in topics]
@@ -130,14 +132,21 @@ def _exists(path: str) -> bool:
     return True
 
 
+def said_topics(site: str, row: int, col: int) -> list:
+    """Where a node publishes: halo, block, up, state, health, wave, about, in this order."""
+    topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
+    return topics + [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health", "wave", "about")]
+
+
 def heard_topics(site: str, row: int, col: int, exists: int) -> list:
     """What a node listens to: the beacon, its block, and each neighbour's halo."""
-    topics = [topic.cycle(site), topic.of_block(site, row, col)]
-    for slot in range(SLOTS):
-        if exists >> slot & 1:
-            other_row, other_col = neighbour_of(row, col, slot)
-            topics.append(topic.of_node(site, other_row, other_col, "halo"))
-    return topics
+    return [topic.cycle(site), topic.of_block(site, row, col)] + neighbours_topics(site, row, col, exists, "halo")
+
+
+def neighbours_topics(site: str, row: int, col: int, exists: int, leaf: str) -> list:
+    """A topic of each neighbour."""
+    cells = [neighbour_of(row, col, slot) for slot in range(SLOTS) if exists >> slot & 1]
+    return [topic.of_node(site, other_row, other_col, leaf) for other_row, other_col in cells]
 
 
 def about(boot: int, filter_version: int) -> dict:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from gateway.passwords import Login
+
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
@@ -39,6 +41,8 @@ SBIN = ("/usr/sbin", "/usr/local/sbin")
 
 _PR_SET_PDEATHSIG = 1
 _RUNNING = re.compile(r"(mosquitto|amqtt) version (\S+) running")
+# What a user name and a password are for.
+_WANTS_LOGIN = (4, 5)
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
     2: "it refuses our client id",
@@ -141,7 +145,7 @@ class Broker:
         self.close()
 
 
-def open_broker(choice: str, folder: Path) -> Broker:
+def open_broker(choice: str, folder: Path, login: Login | None = None) -> Broker:
     """Start the chosen broker or reach it, and return it once it answers.
 
     On Linux an own broker is ended when the thread that called this ends, however it ends; elsewhere only `close`
@@ -151,6 +155,7 @@ def open_broker(choice: str, folder: Path) -> Broker:
         choice: "auto", "mosquitto", "amqtt" or "HOST:PORT" (IPv6 in brackets). "auto" is what THERMESH_BROKER says,
             else mosquitto where it is installed, else amqtt.
         folder: where an own broker's configuration and log go; made when it is missing.
+        login: what one that already runs is told; None: nothing. An own one asks nobody.
 
     Raises:
         BrokerError: the choice is none of these, nothing answers there within 5 s, or the broker does not start
@@ -164,7 +169,7 @@ def open_broker(choice: str, folder: Path) -> Broker:
         word = "mosquitto" if find_mosquitto() else "amqtt"
     if word in ("mosquitto", "amqtt"):
         return _start(word, asked, folder)
-    return _reach(asked)
+    return _reach(asked, login)
 
 
 def find_mosquitto() -> str | None:
@@ -191,11 +196,19 @@ def parse_address(asked: Choice) -> tuple[str, int]:
     return host, int(port)
 
 
-def _reach(asked: Choice) -> Broker:
+def user_line() -> str:
+    """What keeps mosquitto the user that starts it.
+
+    As root it would become the user "mosquitto", whom folders of mode 0700 keep out; others ignore the line.
+    """
+    return f"user {pwd.getpwuid(0).pw_name}\n" if os.geteuid() == 0 else ""
+
+
+def _reach(asked: Choice, login: Login | None) -> Broker:
     host, port = parse_address(asked)
     remedy = f"start a broker, or {asked.remedy}"
     try:
-        code = connect(host, port, REACH_S_MAX)
+        code = connect(host, port, REACH_S_MAX, login)
     except TimeoutError:
         raise asked.error(f"nothing answers there within {REACH_S_MAX:g} s; {remedy}") from None
     except socket.gaierror as error:
@@ -204,13 +217,23 @@ def _reach(asked: Choice) -> Broker:
         raise asked.error(f"{error}; {remedy}") from None
     except OSError as error:
         raise asked.error(f"nothing answers there ({error.strerror or error}); {remedy}") from None
+    if code in _WANTS_LOGIN and login:
+        remedy = f"start it anew with what `thermesh broker config` writes, or {asked.remedy}"
+        raise asked.error(f"it refuses user {login.user} with the password in the state folder; {remedy}")
+    if code in _WANTS_LOGIN:
+        remedy = f"make user names and passwords with `thermesh broker config`, or {asked.remedy}"
     if code:
         raise asked.error(f"{_REFUSALS.get(code, f'it refuses us with code {code}')}; {remedy}")
     return Broker(host, port, asked.word)
 
 
-def connect(host: str, port: int, timeout_s: float) -> int:
+def connect(host: str, port: int, timeout_s: float, login: Login | None = None) -> int:
     """Introduce ourselves to the broker and leave again.
+
+    Args:
+        host, port: of the broker.
+        timeout_s: for all of it.
+        login: user name and password, 94 characters together at most; None: neither.
 
     Returns:
         The code of its CONNACK: 0 accepted, 1..5 refused (MQTT 3.1.1, table 3.1).
@@ -221,8 +244,9 @@ def connect(host: str, port: int, timeout_s: float) -> int:
         ValueError: what answers is no MQTT broker.
     """
     deadline = time.monotonic() + timeout_s
-    client_id = f"thermesh-{secrets.token_hex(4)}".encode()
-    body = b"\x00\x04MQTT\x04\x02\x00\x05" + len(client_id).to_bytes(2, "big") + client_id
+    words = [f"thermesh-{secrets.token_hex(4)}", *(login or ())]
+    body = b"\x00\x04MQTT\x04" + (b"\xc2" if login else b"\x02") + b"\x00\x05"
+    body += b"".join(len(word).to_bytes(2, "big") + word.encode() for word in words)
     answer = b""
     with socket.create_connection((host, port), timeout_s) as link:
         link.sendall(bytes((0x10, len(body))) + body)
@@ -292,12 +316,9 @@ def _command(program: str, port: int, asked: Choice, folder: Path) -> list[str]:
     mosquitto = find_mosquitto()
     if mosquitto is None:
         raise asked.error(f"mosquitto is not on PATH, in {' or '.join(SBIN)}; install it, or use --broker amqtt")
-    # As root mosquitto would become the user "mosquitto", whom folders of mode 0700 keep out; others it ignores.
-    user = f"user {pwd.getpwuid(0).pw_name}\n" if os.geteuid() == 0 else ""
     config = folder / "mosquitto.conf"
-    config.write_text(
-        MOSQUITTO_CONFIG.format(port=port, host=LOOPBACK, user=user, queue_len_max=QUEUE_LEN_MAX), encoding="utf-8"
-    )
+    text = MOSQUITTO_CONFIG.format(port=port, host=LOOPBACK, user=user_line(), queue_len_max=QUEUE_LEN_MAX)
+    config.write_text(text, encoding="utf-8")
     return [mosquitto, "-c", str(config)]
 
 

@@ -33,7 +33,8 @@ def load_or_make(folder: Path) -> Ed25519PrivateKey:
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _write(path, Ed25519PrivateKey.generate())
+            key = Ed25519PrivateKey.generate()
+            write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
         raise _unusable(path, error) from None
     return load(folder)
@@ -81,14 +82,12 @@ def fingerprint(key: Ed25519PrivateKey) -> str:
     return hashlib.sha256(bytes.fromhex(public_hex(key))).hexdigest()[:16]
 
 
-def _unusable(path: Path, error: OSError) -> SiteKeyError:
-    remedy = "the gateway signs filter sets with this key, and nodes trust no other"
-    return SiteKeyError(f"{path}: {error.strerror or error}; {remedy}")
+def write_secret(path: Path, data: bytes) -> None:
+    """Replace a file, all of it or nothing, and never readable by others.
 
-
-def _write(path: Path, key: Ed25519PrivateKey) -> None:
-    """All of it or nothing, and never readable by others."""
-    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    Raises:
+        OSError: it cannot be written.
+    """
     scratch = path.with_suffix(".new")
     scratch.unlink(missing_ok=True)
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -96,3 +95,8 @@ def _write(path: Path, key: Ed25519PrivateKey) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+
+
+def _unusable(path: Path, error: OSError) -> SiteKeyError:
+    remedy = "the gateway signs filter sets with this key, and nodes trust no other"
+    return SiteKeyError(f"{path}: {error.strerror or error}; {remedy}")

@@ -7,6 +7,7 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.passwords import Login
 from protocol import topic
 
 KEEPALIVE_S = 30
@@ -20,6 +21,16 @@ log = logging.getLogger(__name__)
 _LEAVES = ("up", "state", "about", "health")
 
 
+def heard_topics(site_name: str) -> list[str]:
+    """What a gateway listens to, as topic filters."""
+    return [topic.of_nodes(site_name, leaf) for leaf in _LEAVES]
+
+
+def said_topics(site_name: str) -> list[str]:
+    """Where a gateway publishes, as topic filters: beacon, filter set, and what is for one node alone."""
+    return [topic.cycle(site_name), topic.wave(site_name), topic.of_nodes(site_name, topic.DOWN)]
+
+
 class LinkError(ValueError):
     """The broker cannot be reached; one line that names it."""
 
@@ -31,8 +42,13 @@ class Link:
         dropped: messages that found the queue full.
     """
 
-    def __init__(self, host: str, port: int, site_name: str):
+    def __init__(self, host: str, port: int, site_name: str, login: Login | None = None):
         """Connect and subscribe.
+
+        Args:
+            host, port: of the broker.
+            site_name: whose nodes.
+            login: what the broker is told; None: it asks for nothing.
 
         Raises:
             LinkError: no connection within 10 s.
@@ -42,10 +58,12 @@ class Link:
         self._cycle_topic = topic.cycle(site_name)
         self._wave_topic = topic.wave(site_name)
         self._wave = b""
-        self._filters = [(f"{topic.base(site_name)}n/+/{leaf}", 0) for leaf in _LEAVES]
+        self._filters = [(heard, 0) for heard in heard_topics(site_name)]
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=f"{site_name}-gateway", protocol=paho.MQTTv311
         )
+        if login:
+            self._client.username_pw_set(*login)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message

@@ -7,6 +7,8 @@ from protocol.grid import BLOCK_SIDE, block_name, node_name
 
 ROOT = "tm/1/"
 SITE_CHARACTERS_MAX = 32
+# Below a node's topics: what the gateway tells this node alone, as a topic filter.
+DOWN = "down/#"
 # Bytes, for each character of a text that MicroPython looks at becomes a name, and stays in the heap for ever.
 _SITE_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -45,6 +47,11 @@ def nodes(site: str) -> str:
 def of_node(site: str, row: int, col: int, leaf: str) -> str:
     """A node's own topic: leaf is halo, up, wave, state, about or health."""
     return base(site) + "n/" + node_name(row, col) + "/" + leaf
+
+
+def of_nodes(site: str, leaf: str) -> str:
+    """The topic filter for one leaf of every node."""
+    return nodes(site) + "+/" + leaf
 
 
 def of_block(site: str, row: int, col: int) -> str:

@@ -15,7 +15,7 @@ from gateway.broker import LOOPBACK
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
 from protocol.compat import ticks_add, ticks_ms
-from tools.mesh.files import write_node_files
+from tools.mesh.files import Access, write_node_files
 
 SITE = make_site(1, 2)
 CONNACK = b"\x20\x02\x00\x00"
@@ -27,7 +27,7 @@ class Bench:
     def __init__(self, folder, port, monkeypatch, name="n-00-00", key=b""):
         sensors = {cell: {"kind": "simulated", "seed": 1, "mean_ccel": 2200} for cell in SITE.cells}
         filters = start_filters(SPECS["lean"]).pack(SITE.name)
-        write_node_files(folder, SITE, (LOOPBACK, port), filters, key.hex(), sensors)
+        write_node_files(folder, SITE, Access(LOOPBACK, port), filters, key.hex(), sensors)
         monkeypatch.chdir(folder)
         self._ahead_ms = BEFORE_WRAP - ticks_ms()
         self.link = Link(start.prepare(name + ".json"), self.now_ms())

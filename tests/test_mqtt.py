@@ -79,6 +79,14 @@ def test_connect_is_that_of_the_standard():
     assert expected == mqtt_session.connect("node", "state", 10)
 
 
+def test_connect_with_a_user_name_and_a_password_is_that_of_the_standard():
+    """Clauses 3.1.2.8, 3.1.2.9 and 3.1.3: both flags, and both behind the will."""
+    variable = bytes.fromhex("00044d515454" + "04" + "ee" + "000a")
+    payload = b"\x00\x04node" + b"\x00\x05state" + b"\x00\x04lost" + b"\x00\x07n-00-00" + b"\x00\x02xy"
+    expected = b"\x10" + bytes((len(variable + payload),)) + variable + payload
+    assert expected == mqtt_session.connect("node", "state", 10, ("n-00-00", "xy"))
+
+
 def test_subscribe_is_that_of_the_standard():
     """Figure 3.23, with packet identifier 1 and QoS 0."""
     assert bytes.fromhex("820e0001" + "0003612f6200" + "0003632f6400") == mqtt_session.subscribe(["a/b", "c/d"])

@@ -15,7 +15,7 @@ from gateway.broker import LOOPBACK
 from gateway.model import SPECS
 from gateway.site import site_of_cells
 from gateway.start_weights import start_filters
-from tools.mesh.files import write_node_files
+from tools.mesh.files import Access, write_node_files
 
 WAIT_S_MAX = 30
 SIMULATED = {"kind": "simulated", "seed": 0, "mean_ccel": 2200}
@@ -34,6 +34,7 @@ RIGHT = {
     "sensor": SIMULATED,
 }
 
+PASSWORD = "up to 64 printable ASCII characters without spaces"
 HOST_PARTS = "parts of 1..63 ASCII letters, digits or -, like 10.0.0.1"
 WRONG = [
     ({"row": 255}, "row: 255 is not a whole number in 0..254"),
@@ -57,6 +58,12 @@ WRONG = [
     ({"sensor": REPLAY | {"path": 3}}, "sensor: path: 3 is not a text in quotes"),
     ({"sensor": REPLAY | {"cells": 0}}, "sensor: cells: 0 is not a whole number in 1..65025"),
     ({"sensor": REPLAY | {"index": 4}}, "sensor: index: 4 is not below cells, 4"),
+    ({"password": 7}, "password: is not a text in quotes"),
+    ({"password": None}, "password: is not a text in quotes"),
+    *(
+        ({"password": password}, f"password: is not {PASSWORD}; copy it from the gateway's state folder")
+        for password in ("x" * 65, "a b", "x\n", "ä", "\0")
+    ),
     ({"site": "Hall"}, "site name 'Hall': write 1 to 32 of a-z, 0-9, '-' and '_'"),
 ]
 
@@ -72,6 +79,11 @@ def refusal(settings):
 @pytest.mark.parametrize("sensor", [SIMULATED, REPLAY])
 def test_a_right_configuration_comes_back_as_it_is(sensor):
     assert RIGHT | {"sensor": sensor} == config.check(RIGHT | {"sensor": sensor})
+
+
+@pytest.mark.parametrize("password", ["", "x", "!" * 64])
+def test_a_node_may_have_a_password(password):
+    assert RIGHT | {"password": password} == config.check(RIGHT | {"password": password})
 
 
 @pytest.mark.parametrize(("change", "line"), WRONG)
@@ -130,7 +142,7 @@ def node_file(tmp_path):
     def at(port, **change):
         site = site_of_cells("hall", {(0, 0)})
         filters = start_filters(SPECS["lean"]).pack(site.name)
-        write_node_files(tmp_path, site, (LOOPBACK, port), filters, "", {(0, 0): SIMULATED})
+        write_node_files(tmp_path, site, Access(LOOPBACK, port), filters, "", {(0, 0): SIMULATED})
         file = tmp_path / "n-00-00.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
         return file

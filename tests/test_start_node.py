@@ -13,7 +13,7 @@ from on_micropython import require_micropython
 from gateway.broker import open_broker
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
-from tools.mesh.files import write_node_files
+from tools.mesh.files import Access, write_node_files
 from tools.mesh.mesh import Mesh, NodeKind
 
 SITE = make_site(1, 1)
@@ -31,7 +31,7 @@ def node_on(runtime, broker, folder):
             mesh.start()
             yield mesh.problems
         return
-    write_node_files(folder, SITE, (broker.host, broker.port), filters, "", SENSORS)
+    write_node_files(folder, SITE, Access(broker.host, broker.port), filters, "", SENSORS)
     command = [sys.executable, "-m", "firmware.main", "n-00-00.json"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     try:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from tools.answer import FINE, NO, STOPPED, WRONG, AsJson, GatewayFile, facts_lines, print_answer, print_json, stages
+from tools.broker_command import broker_app
 from tools.filters_command import filters_app
 from tools.report.command import report_app
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 node_app = typer.Typer(help="One sensor node.")
 app.add_typer(node_app, name="node")
+app.add_typer(broker_app, name="broker")
 app.add_typer(filters_app, name="filters")
 app.add_typer(report_app, name="report")
 

@@ -9,19 +9,20 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import keys, running, service
-from gateway.broker import Broker, open_broker
+from gateway import keys, passwords, running, service
+from gateway.broker import open_broker
 from gateway.config import MODES, GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
 from gateway.link import Link
+from gateway.passwords import Login
 from gateway.rollouts import Order, Rollouts, place
 from gateway.site import Cell, Site
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
 from gateway.twin import NOTHING
 from gateway.upkeep import Upkeep
 from protocol.grid import node_name
-from tools.mesh.files import write_node_files
+from tools.mesh.files import Access, write_node_files
 from tools.model_choice import Stage, choose_model
 from tools.results import cycle_line
 
@@ -47,10 +48,14 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         run, key = _new_run(store, config), _site_key(store, config)
         active = _model_in_force(store, config, key, stage)
         log.info("%s: cycles, decisions, models and labels", store.path)
-        broker = stack.enter_context(open_broker(config.broker, config.state / "broker"))
-        link = stack.enter_context(Link(broker.host, broker.port, config.site.name))
+        known = passwords.load(config.state, config.site)
+        login = Login(passwords.GATEWAY, known[passwords.GATEWAY]) if known else None
+        broker = stack.enter_context(open_broker(config.broker, config.state / "broker", login))
+        if broker.own:  # it asks nobody
+            known, login = {}, None
+        link = stack.enter_context(Link(broker.host, broker.port, config.site.name, login))
         log.info("site %s, run %d, broker %s at %s:%d", config.site.name, run, broker.name, broker.host, broker.port)
-        _write_nodes(config, broker, active.filter_set, key)
+        _write_nodes(config, Access(broker.host, broker.port, known), active.filter_set, key)
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
         gateway.mode, gateway.copies = MODES[config.mode], config.copies
         rollouts = Rollouts(store, gateway, link.publish_wave, key)
@@ -89,11 +94,11 @@ def sensors_of(folder: Path, site: Site) -> dict[Cell, dict[str, Any]]:
     return sensors
 
 
-def _write_nodes(config: GatewayConfig, broker: Broker, filter_set: bytes, key: Ed25519PrivateKey) -> None:
+def _write_nodes(config: GatewayConfig, access: Access, filter_set: bytes, key: Ed25519PrivateKey) -> None:
     """Each node's file, and filters for those that have none yet."""
-    files, address = config.state / "nodes", (broker.host, broker.port)
+    files = config.state / "nodes"
     sensors = sensors_of(files, config.site)
-    write_node_files(files, config.site, address, filter_set, keys.public_hex(key), sensors)
+    write_node_files(files, config.site, access, filter_set, keys.public_hex(key), sensors)
     log.info("%s: each node's configuration, with a simulated sensor unless it names another, and filters", files)
 
 

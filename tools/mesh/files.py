@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from gateway.site import Cell, Site
 from protocol.grid import node_name
@@ -12,10 +13,18 @@ FILTERS_SUFFIX = ".filters"
 KEEPALIVE_S = 60
 
 
+class Access(NamedTuple):
+    """How nodes get to the broker: where it is, as they reach it, and by name the password of each that has one."""
+
+    host: str
+    port: int
+    passwords: Mapping[str, str] = MappingProxyType({})
+
+
 def write_node_files(
     folder: Path,
     site: Site,
-    address: tuple[str, int],
+    access: Access,
     filters: bytes,
     key: str,
     sensors: Mapping[Cell, dict[str, Any]],
@@ -27,7 +36,7 @@ def write_node_files(
     Args:
         folder: made when it is missing.
         site: where nodes stand.
-        address: host and port of the broker, as the nodes reach it.
+        access: to the broker.
         filters: the packed filter set that a new node starts with.
         key: the site's public key, 64 hex digits, or "".
         sensors: the `sensor` table of each node's configuration.
@@ -41,15 +50,20 @@ def write_node_files(
             "row": row,
             "col": col,
             "neighbours": int(masks[row, col]),
-            "host": address[0],
-            "port": address[1],
+            "host": access.host,
+            "port": access.port,
             "keepalive_s": KEEPALIVE_S,
             "filters": name + FILTERS_SUFFIX,
             "key": key,
             "next_to_gateway": (row, col) in site.next_to_gateway,
+            "password": access.passwords.get(name, ""),
             "sensor": sensors[row, col],
         }
-        (folder / f"{name}.json").write_text(json.dumps(config))
+        file = folder / f"{name}.json"
+        if config["password"]:
+            file.touch(0o600)
+            file.chmod(0o600)
+        file.write_text(json.dumps(config))
         flashed = folder / (name + FILTERS_SUFFIX)
         if not flashed.exists():
             flashed.with_name(flashed.name + ".slots").unlink(missing_ok=True)  # it speaks of filters that are gone

@@ -14,7 +14,7 @@ from gateway.broker import Broker
 from gateway.site import Cell, Site
 from protocol.grid import node_name
 from tools.flash.build import build
-from tools.mesh.files import write_node_files
+from tools.mesh.files import Access, write_node_files
 
 RUNTIMES = ("auto", "micropython", "cpython")
 # What the bundle and its buffers need on the 64-bit port: `python -m tools.bench_heap`.
@@ -107,7 +107,7 @@ class Mesh:
         Raises:
             tools.flash.build.BuildError: the device build fails.
         """
-        write_node_files(self._folder, self._site, (broker.host, broker.port), filters, key, sensors)
+        write_node_files(self._folder, self._site, Access(broker.host, broker.port), filters, key, sensors)
         if self._kind.runtime == "micropython":
             build(self._folder)
 

@@ -1,0 +1,108 @@
+"""The passwords with which nodes and gateway connect to a broker that asks for them: one file, readable by its owner.
+
+    passwords.json   {"gateway": "...", "n-00-00": "...", ...}, as `thermesh broker config` makes them
+
+A node's user name is its name. Without the file everybody connects without a user name.
+"""
+
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.keys import write_secret
+from gateway.site import Site
+from protocol.grid import node_name
+
+NAME = "passwords.json"
+GATEWAY = "gateway"
+# 192 bits, in 32 characters; a node takes up to 64 (firmware/config.py).
+_RANDOM_BYTES = 24
+_ALLOWED = re.compile("[!-~]{1,64}")
+# The largest site has 65,025 nodes, some 50 bytes each.
+_SIZE_MAX = 1 << 23
+
+
+class PasswordsError(ValueError):
+    """The passwords cannot be used; one line that names the file and the remedy."""
+
+
+class Login(NamedTuple):
+    """What one of us tells a broker."""
+
+    user: str
+    password: str
+
+
+def load(state: Path, site: Site) -> dict[str, str]:
+    """Password by user name, for the gateway and for every node of the site; empty where there is no file.
+
+    Raises:
+        PasswordsError: the file cannot be read, is damaged, or knows nothing of a node.
+    """
+    found = _read(state / NAME)
+    missing = [name for name in users(site) if name not in found]
+    if found and missing:
+        remedy = "run `thermesh broker config` again, and start the broker with what it writes"
+        raise PasswordsError(f"{state / NAME}: has none for {missing[0]}; {remedy}")
+    return found
+
+
+def load_or_make(state: Path, site: Site, renew: str | None = None) -> tuple[dict[str, str], list[str]]:
+    """As `load`, but whoever has none gets one, and `renew` another one; all others keep theirs.
+
+    So do nodes that the site has not now: they may come back.
+
+    Args:
+        state: the gateway's folder; made when it is missing.
+        site: whose nodes.
+        renew: a user name.
+
+    Returns:
+        The passwords by user name, and the names of those that are new.
+
+    Raises:
+        PasswordsError: nobody is called `renew`, or the file cannot be read or written, or is damaged.
+    """
+    path = state / NAME
+    if renew is not None and renew not in users(site):
+        wanted = f"write {GATEWAY}, or a node of site {site.name} like {node_name(*site.cells[0])}"
+        raise PasswordsError(f"--renew {renew[:40]!r}: is none of ours; {wanted}")
+    before = _read(path)
+    new = [name for name in users(site) if name not in before or name == renew]
+    passwords = before | {name: secrets.token_urlsafe(_RANDOM_BYTES) for name in new}
+    if new:
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            write_secret(path, json.dumps(passwords, indent=0).encode())
+        except OSError as error:
+            raise PasswordsError(f"{path}: {error.strerror or error}; make the folder writable") from None
+    return passwords, new
+
+
+def users(site: Site) -> list[str]:
+    """All user names of a site: the gateway's, then the nodes' in reading order."""
+    return [GATEWAY, *(node_name(*cell) for cell in site.cells)]
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            os.fchmod(file.fileno(), 0o600)  # a copy from a backup may be open to all
+            found = json.loads(file.read(_SIZE_MAX))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise PasswordsError(f"{path}: {error.strerror or error}; make it readable") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(_is_password(value) for value in found.values()):
+        remedy = "put it back from a backup, or delete it for new passwords for all nodes"
+        raise PasswordsError(f"{path}: holds no passwords by user name; {remedy}")
+    return found
+
+
+def _is_password(value: object) -> bool:
+    return isinstance(value, str) and _ALLOWED.fullmatch(value) is not None

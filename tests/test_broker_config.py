@@ -1,0 +1,534 @@
+"""`thermesh broker config`: with its files a real mosquitto lets everybody do their part, and nothing else (P7)."""
+
+import base64
+import json
+import select
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager, nullcontext
+from unittest.mock import Mock
+
+import paho.mqtt.client as paho
+import pytest
+from broker_bench import WAIT_S_MAX, free_port, needs_mosquitto
+from mesh_in_memory import make_model, make_site
+from on_micropython import require_micropython
+from real_mesh import HEAP
+
+from gateway import broker, passwords
+from gateway.broker import LOOPBACK, BrokerError, find_mosquitto, open_broker
+from gateway.passwords import Login, PasswordsError
+from gateway.site import load_site
+from tools.broker_config import ListenError, password_line
+from tools.cli import FINE, app
+from tools.flash.build import build
+from tools.gateway import run_gateway
+from tools.mesh.mesh import Mesh, NodeKind
+
+# Three nodes of the block in the north-west and one of that in the south-east; two that nobody else is next to.
+SITE_FILE = """
+name = "memory"
+rows = 3
+cols = 6
+holes = ["n-00-01", "n-00-03", "n-01-03", "n-02-03", "n-00-04", "n-01-04", "n-02-04", "n-00-05"]
+cycle_s = 1
+"""
+CELLS = [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (1, 5), (2, 5)]
+NEXT_TO_GATEWAY = {(0, 0), (1, 5)}  # the first node of each part
+LEAVES = ("halo", "up", "wave", "state", "about", "health", "down/ack", "down/cmd")
+NO_ADDRESS = "is no address; write one like 192.168.1.10, or a name"
+NO_PASSWORDS = ["", "[]", "{", '{"gateway": 3}', '{"gateway": "a b"}', '{"gateway": ""}', "[" * 99_999]
+OBSERVER = Login("observer", "sees-all")
+END = "end"
+
+
+def name_of(row, col):
+    return f"n-{row:02}-{col:02}"
+
+
+def block_topic(row, col):
+    return f"tm/1/memory/b/{row // 2:02}-{col // 2:02}"
+
+
+def are_neighbours(one, other):
+    return max(abs(one[0] - other[0]), abs(one[1] - other[1])) == 1
+
+
+# Everything that is said on the site, by nodes that exist and by one in a hole; and what has no business there.
+OF_NODES = {(cell, leaf): f"tm/1/memory/n/{name_of(*cell)}/{leaf}" for cell in [*CELLS, (0, 1)] for leaf in LEAVES}
+TOPICS = {"tm/1/memory/cycle", "tm/1/memory/wave", "tm/1/memory", "tm/1/memory/n/n-00-00", *OF_NODES.values()}
+TOPICS |= {block_topic(*cell) for cell in [*CELLS, (0, 3)]}
+TOPICS |= {"tm/1/other/cycle", "tm/1/other/n/n-00-00/halo", "tm/2/memory/cycle", "bridge/config", "cycle", "x"}
+TOPICS |= {f"tm/1/memory/n/n-00-00/{leaf}" for leaf in ("down", "halo/x", "x")}
+
+
+def may_publish():
+    """(user, topic), from the table in docs/security.md, without any of the code that writes the files."""
+    allowed = {("gateway", f"tm/1/memory/{leaf}") for leaf in ("cycle", "wave")}
+    allowed |= {("gateway", topic) for (_, leaf), topic in OF_NODES.items() if leaf.startswith("down/")}
+    allowed.add(("gateway", "tm/1/memory/n/n-00-00/down"))  # MQTT 3.1.1, 4.7.1.2: '#' stands for its parent too
+    own = ("halo", "up", "wave", "state", "about", "health")
+    allowed |= {(name_of(*cell), OF_NODES[cell, leaf]) for cell in CELLS for leaf in own}
+    return allowed | {(name_of(*cell), block_topic(*cell)) for cell in CELLS}
+
+
+def may_read():
+    """(user, topic), in the same way."""
+    heard = ("up", "state", "about", "health")
+    allowed = {("gateway", topic) for (_, leaf), topic in OF_NODES.items() if leaf in heard}
+    for cell in CELLS:
+        topics = {"tm/1/memory/cycle", block_topic(*cell), OF_NODES[cell, "down/ack"], OF_NODES[cell, "down/cmd"]}
+        topics |= {OF_NODES[other, leaf] for other in CELLS if are_neighbours(cell, other) for leaf in ("halo", "wave")}
+        topics |= {"tm/1/memory/wave"} if cell in NEXT_TO_GATEWAY else set()
+        allowed |= {(name_of(*cell), topic) for topic in topics}
+    allowed.add(("n-00-00", "tm/1/memory/n/n-00-00/down"))
+    return allowed
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_site(tmp_path)
+
+
+def write_site(folder, text=SITE_FILE):
+    (folder / "site.toml").write_text(text)
+    (folder / "gateway.toml").write_text('site = "site.toml"\nspec = "lean"\n')
+    return folder / "gateway.toml"
+
+
+def generate(config, port, *words):
+    """What the command does, with a listener on a port; gives the folder of mosquitto's files."""
+    command = ["broker", "config", "--config", str(config), "--port", str(port), *words]
+    assert FINE == app(command, standalone_mode=False)
+    return config.parent / "state" / "mosquitto"
+
+
+def secrets_of(config):
+    return json.loads((config.parent / "state" / passwords.NAME).read_text())
+
+
+@contextmanager
+def running(folder, port):
+    """A real mosquitto with generated files, to which one user is added who may do everything."""
+    with (folder / "passwords").open("a") as file:
+        file.write(password_line(*OBSERVER, b"twelve bytes") + "\n")
+    with (folder / "acl").open("a") as file:
+        file.write(f"\nuser {OBSERVER.user}\ntopic readwrite #\n")
+    with (folder / "log").open("wb") as words:
+        process = subprocess.Popen([find_mosquitto(), "-c", folder / "mosquitto.conf"], stderr=words)
+    try:
+        until(lambda: answers(port), lambda: (folder / "log").read_text())
+        yield process
+        assert process.poll() is None, (folder / "log").read_text()
+    finally:
+        process.terminate()
+        process.wait(WAIT_S_MAX)
+
+
+def answers(port):
+    try:
+        return broker.connect(LOOPBACK, port, 1.0, OBSERVER) == 0
+    except OSError:
+        return False
+
+
+def decoded(payload):
+    return payload.decode(errors="replace")
+
+
+def until(condition, state=lambda: ""):
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {state()}"
+        select.select([], [], [], 0.01)
+
+
+class Client:
+    """A client of the broker in a thread of its own.
+
+    Attributes:
+        answer: what the broker said to its CONNECT.
+        seen: (topic, payload) of what it was handed.
+        subscribed, acknowledged: how many SUBACKs and PUBACKs came.
+        lost: it was thrown out.
+    """
+
+    def __init__(self, port, user, password, client_id=""):
+        self.answer, self.seen, self.subscribed, self.acknowledged, self.lost = None, set(), 0, 0, False
+        self.user = user
+        self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
+        self.paho.max_inflight_messages_set(0)
+        self.paho.on_connect = lambda *given: setattr(self, "answer", given[3])
+        self.paho.on_subscribe = lambda *_: setattr(self, "subscribed", self.subscribed + 1)
+        self.paho.on_publish = lambda *_: setattr(self, "acknowledged", self.acknowledged + 1)
+        self.paho.on_disconnect = lambda *_: setattr(self, "lost", True)
+        self.paho.on_message = lambda *given: self.seen.add((given[2].topic, decoded(given[2].payload)))
+        if user:
+            self.paho.username_pw_set(user, password)
+        self.paho.connect(LOOPBACK, port)
+        self.paho.loop_start()
+        until(lambda: self.answer is not None or self.lost)
+
+    def subscribe(self, topics):
+        before = self.subscribed
+        self.paho.subscribe([(topic, 1) for topic in topics])
+        until(lambda: self.subscribed > before)
+
+    def publish(self, messages, retain=False):
+        """Hand (topic, payload) to the broker; it acknowledges also what it drops."""
+        due = self.acknowledged + len(messages)
+        for topic, payload in messages:
+            self.paho.publish(topic, payload, 1, retain)
+        until(lambda: self.acknowledged == due)
+
+    def wait_for(self, message):
+        until(lambda: message in self.seen, lambda: f"{self.user} saw {self.seen}")
+
+    def close(self):
+        self.paho.disconnect()
+        self.paho.loop_stop()
+
+
+class Guarded:
+    """A site with its guarded broker.
+
+    Attributes:
+        port: of the broker.
+        passwords: by user name.
+    """
+
+    def __init__(self, port, known):
+        self.port, self.passwords = port, known
+        self._clients = []
+
+    def client(self, user, **options):
+        password = OBSERVER.password if user == OBSERVER.user else self.passwords[user]
+        self._clients.append(Client(self.port, user, password, **options))
+        return self._clients[-1]
+
+    def close(self):
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
+
+@pytest.fixture(scope="module")
+def broker_of_site(tmp_path_factory):
+    config, port = write_site(tmp_path_factory.mktemp("site")), free_port()
+    folder = generate(config, port)
+    with running(folder, port):
+        yield Guarded(port, secrets_of(config))
+
+
+@pytest.fixture
+def guarded(broker_of_site):
+    yield broker_of_site
+    broker_of_site.close()
+
+
+# Who may do what
+
+
+@needs_mosquitto
+def test_of_all_users_and_topics_exactly_what_the_table_allows_can_be_published(guarded):
+    assert set(guarded.passwords) == {"gateway", *(name_of(*cell) for cell in CELLS)}
+    observer = guarded.client(OBSERVER.user)
+    observer.subscribe(["#"])
+    for user in guarded.passwords:
+        guarded.client(user).publish([(topic, user) for topic in TOPICS])
+    observer.publish([(END, END)])
+    observer.wait_for((END, END))  # behind all that was let through
+    assert may_publish() == {(user, topic) for topic, user in observer.seen} - {(END, END)}
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("retained", [False, True])
+def test_of_all_users_and_topics_exactly_what_the_table_allows_can_be_read(guarded, retained):
+    observer = guarded.client(OBSERVER.user)
+    clients = [guarded.client(user) for user in guarded.passwords]
+    if retained:
+        observer.publish([(topic, "said") for topic in TOPICS], retain=True)
+    for client in clients:
+        client.subscribe(["#", *sorted(TOPICS), "$SYS/#"])
+    if not retained:
+        observer.publish([(topic, "said") for topic in TOPICS])
+    for client in clients:  # the last message of each comes behind all others
+        last = "tm/1/memory/n/n-00-00/up" if client.user == "gateway" else "tm/1/memory/cycle"
+        observer.publish([(last, END)])
+        client.wait_for((last, END))
+    seen = {(client.user, topic) for client in clients for topic, payload in client.seen if payload == "said"}
+    observer.publish([(topic, "") for topic in TOPICS], retain=True)
+    assert may_read() == seen
+    assert set() == {topic for client in clients for topic, _ in client.seen if topic.startswith("$")}
+
+
+@needs_mosquitto
+def test_the_last_will_of_a_node_is_heard_by_the_gateway_and_one_in_anothers_name_is_not(guarded):
+    gateway = guarded.client("gateway")
+    gateway.subscribe(["tm/1/memory/n/+/state"])
+    for topic in ("tm/1/memory/n/n-01-01/state", "tm/1/memory/n/n-00-00/state"):
+        leave_a_will(guarded, "n-00-00", topic)
+    gateway.wait_for(("tm/1/memory/n/n-00-00/state", "lost"))
+    assert ("tm/1/memory/n/n-01-01/state", "lost") not in gateway.seen
+
+
+def leave_a_will(guarded, user, topic):
+    """Connect with a will, and let the connection break."""
+    words = [b"client", topic.encode(), b"lost", user.encode(), guarded.passwords[user].encode()]
+    body = b"\x00\x04MQTT\x04\xc6\x00\x3c" + b"".join(len(word).to_bytes(2, "big") + word for word in words)
+    with socket.create_connection((LOOPBACK, guarded.port), WAIT_S_MAX) as link:
+        link.sendall(bytes((0x10, len(body))) + body)
+        link.recv(4)
+
+
+# Who is let in
+
+
+@needs_mosquitto
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [("n-00-00", "wrong"), ("n-00-00", ""), ("n-00-01", "x"), ("", ""), ("GATEWAY", "x"), ("n-00-00", "of n-00-02")],
+)
+def test_without_the_right_password_nobody_is_let_in(guarded, user, password):
+    password = guarded.passwords["n-00-02"] if password == "of n-00-02" else password
+    client = Client(guarded.port, user, password)
+    client.close()
+    assert "Not authorized" == str(client.answer)
+
+
+@needs_mosquitto
+def test_nobody_is_thrown_out_by_who_takes_its_client_id(guarded):
+    first = guarded.client("n-00-00", client_id="memory-n-00-00")
+    first.subscribe(["tm/1/memory/cycle"])
+    second = guarded.client("n-00-02", client_id="memory-n-00-00")
+    second.publish([("tm/1/memory/n/n-00-02/up", "x")])
+    guarded.client("gateway", client_id="n-00-00").publish([("tm/1/memory/cycle", "beacon")])
+    first.wait_for(("tm/1/memory/cycle", "beacon"))
+    assert not first.lost
+
+
+@needs_mosquitto
+def test_mosquittos_own_tool_writes_the_same_line_for_the_same_salt(tmp_path):
+    file = tmp_path / "theirs"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", file, "n-00-00", "secret"], check=True, capture_output=True)
+    line = file.read_text().strip()
+    assert line == password_line("n-00-00", "secret", base64.b64decode(line.split("$")[3]))
+
+
+# What the command writes
+
+
+@needs_mosquitto
+def test_mosquitto_takes_the_files_for_a_site_of_one_node_in_a_folder_with_blanks(tmp_path):
+    config, port = write_site(tmp_path, 'name = "hut"\nrows = 1\ncols = 1\n'), free_port()
+    generate(config, port, "--out", str(tmp_path / "a b  c"))
+    with running(tmp_path / "a b  c", port):
+        client = Client(port, "n-00-00", secrets_of(config)["n-00-00"])
+        client.close()
+    assert "Success" == str(client.answer)
+
+
+def test_a_second_run_keeps_every_password_and_every_line(config):
+    folder = generate(config, 1883)
+    before = {file.name: file.read_bytes() for file in [*folder.iterdir(), folder.parent / passwords.NAME]}
+    generate(config, 1883)
+    assert before == {file.name: file.read_bytes() for file in [*folder.iterdir(), folder.parent / passwords.NAME]}
+    assert {"mosquitto.conf", "acl", "passwords", "passwords.json"} == set(before)
+
+
+def test_each_user_has_a_password_of_its_own_that_only_the_owner_of_the_files_can_read(config):
+    folder = generate(config, 1883)
+    assert {"gateway", *(name_of(*cell) for cell in CELLS)} == set(secrets_of(config))
+    assert len(CELLS) + 1 == len(set(secrets_of(config).values()))
+    assert {32} == {len(password) for password in secrets_of(config).values()}
+    files = folder / "passwords", folder.parent / passwords.NAME
+    assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in files}
+
+
+def test_passwords_from_a_backup_are_closed_to_others_again(config):
+    generate(config, 1883)
+    file = config.parent / "state" / passwords.NAME
+    file.chmod(0o644)
+    passwords.load(file.parent, load_site(config.parent / "site.toml"))
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+
+def test_no_password_is_printed_or_stands_in_a_file_of_mosquittos(config, capsys):
+    folder = generate(config, 1883)
+    generate(config, 1883, "--json")
+    said = capsys.readouterr()
+    texts = [said.out, said.err, *(file.read_text() for file in folder.iterdir())]
+    assert not [password for password in secrets_of(config).values() for text in texts if password in text]
+
+
+def test_one_node_gets_a_new_password_and_all_others_keep_theirs(config, capsys):
+    folder = generate(config, 1883)
+    before, lines = secrets_of(config), (folder / "passwords").read_text().splitlines()
+    capsys.readouterr()
+    generate(config, 1883, "--renew", "n-01-01", "--json")
+    assert ["n-01-01"] == json.loads(capsys.readouterr().out)["new_passwords"]
+    changed = {user for user, password in secrets_of(config).items() if password != before[user]}
+    anew = set((folder / "passwords").read_text().splitlines()) - set(lines)
+    assert ({"n-01-01"}, ["n-01-01"]) == (changed, [line.partition(":")[0] for line in anew])
+
+
+def test_a_node_that_left_the_site_is_let_in_no_more_and_comes_back_with_its_password(config):
+    folder = generate(config, 1883)
+    before = secrets_of(config)
+    write_site(config.parent, SITE_FILE.replace('holes = [', 'holes = ["n-02-02", '))
+    generate(config, 1883)
+    assert not [file for file in folder.iterdir() if "n-02-02" in file.read_text()]
+    write_site(config.parent)
+    generate(config, 1883)
+    assert before == secrets_of(config)
+    assert "n-02-02:$7$" in (folder / "passwords").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "listener"),
+    [((), "127.0.0.1:1883"), (("--listen", "192.168.1.10"), "192.168.1.10:1883"), (("--listen", "::1"), "[::1]:1883")],
+)
+def test_the_answer_says_in_one_line_where_it_listens_and_that_nothing_is_encrypted(config, capsys, words, listener):
+    folder = generate(config, 1883, *words)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not encrypted" in line]
+    assert line.startswith(f"{listener}: the listener is not encrypted: whoever hears the wire reads passwords")
+    assert ("use a wire that you trust" in line) == (listener == "192.168.1.10:1883")
+    generate(config, 1883, *words, "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert (listener, False, line) == (facts["listener"], facts["encrypted"], f"{listener}: {facts['warning']}")
+    address = words[1] if words else "127.0.0.1"
+    assert f"\nlistener 1883 {address}\n" in (folder / "mosquitto.conf").read_text()
+    assert f"mosquitto -c {folder}/mosquitto.conf" == facts["start"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--renew", "n-00-01"), "--renew 'n-00-01': is none of ours; write gateway, or a node of site memory like n-"),
+        (("--listen", "a b"), f"--listen 'a b': {NO_ADDRESS}"),
+        (("--listen", "x\nuser root"), rf"--listen 'x\nuser root': {NO_ADDRESS}"),
+        (("--listen", ""), f"--listen '': {NO_ADDRESS}"),
+        (("--out", "new\nline"), "mosquitto reads no such name; name another folder"),
+        (("--out", "site.toml"), "site.toml: File exists; name a folder that can be written"),
+    ],
+)
+def test_what_cannot_be_written_names_option_value_and_remedy(config, monkeypatch, words, line):
+    monkeypatch.chdir(config.parent)
+    with pytest.raises((ListenError, PasswordsError)) as caught:
+        generate(config, 1883, *words)
+    assert line in str(caught.value)
+    assert str(caught.value).startswith(words[0])
+    assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize("text", NO_PASSWORDS)
+def test_a_damaged_file_of_passwords_is_named_and_left_as_it_is(config, text):
+    file = config.parent / "state" / passwords.NAME
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(PasswordsError, match=r"passwords\.json: holds no passwords by user name; put it back from a "):
+        generate(config, 1883)
+    assert text == file.read_text()
+
+
+# What the gateway does with them
+
+
+@needs_mosquitto
+@pytest.mark.parametrize(
+    ("login", "reason"),
+    [
+        (
+            Login("gateway", "wrong"),
+            "it refuses user gateway with the password in the state folder; "
+            "start it anew with what `thermesh broker config` writes",
+        ),
+        (
+            None,
+            "it refuses clients without a user name; make user names and passwords with `thermesh broker config`",
+        ),
+    ],
+)
+def test_a_gateway_that_is_refused_is_told_why_and_what_to_do(guarded, login, reason, tmp_path):
+    with pytest.raises(BrokerError) as caught:
+        open_broker(f"127.0.0.1:{guarded.port}", tmp_path, login)
+    assert f"--broker 127.0.0.1:{guarded.port}: {reason}, or use --broker auto" == str(caught.value)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_gateway_uses_passwords_unless_the_broker_is_its_own(config, monkeypatch, own):
+    generate(config, 1883)
+    outside, links = Mock(host="host", port=1, own=own), []
+    outside.name = "none"
+    monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
+    monkeypatch.setattr("tools.gateway.open_broker", lambda *_: nullcontext(outside))
+    monkeypatch.setattr("tools.gateway.Link", lambda *given: links.append(given) or nullcontext(outside))
+    monkeypatch.setattr("gateway.service.serve", lambda *_: None)
+    run_gateway(config, 1, False, lambda _name: lambda *_: None)
+    known = secrets_of(config)
+    assert [("host", 1, "memory", None if own else ("gateway", known["gateway"]))] == links
+    files = [config.parent / "state" / "nodes" / f"{name_of(*cell)}.json" for cell in CELLS]
+    written = [json.loads(file.read_text())["password"] for file in files]
+    assert written == ["" if own else known[name_of(*cell)] for cell in CELLS]
+    assert own or {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in files}
+
+
+def test_a_gateway_whose_site_has_got_a_node_without_a_password_says_what_to_run(config):
+    generate(config, 1883)
+    write_site(config.parent, SITE_FILE.replace('"n-00-01", ', ""))
+    line = r"passwords\.json: has none for n-00-01; run `thermesh broker config` again, and start the broker with what"
+    with pytest.raises(PasswordsError, match=line):
+        passwords.load(config.parent / "state", load_site(config.parent / "site.toml"))
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_real_nodes_and_a_gateway_pass_cycles_and_new_filters_on_through_a_guarded_broker(tmp_path):
+    """What they need is allowed: files as the gateway writes them, both runtimes, a wave to its end."""
+    require_micropython()
+    port = free_port()
+    config = write_site(tmp_path, 'name = "memory"\nrows = 1\ncols = 3\ncycle_s = 1\n')
+    config.write_text(config.read_text() + f'broker = "127.0.0.1:{port}"\n')
+    with ExitStack() as stack:
+        stack.enter_context(running(generate(config, port), port))
+        gateway_of(config, 1)
+        nodes = config.parent / "state" / "nodes"
+        build(nodes)
+        mesh = stack.enter_context(Mesh(make_site(1, 2), NodeKind("micropython", HEAP), nodes))
+        mesh.start()
+        stack.enter_context(on_cpython(nodes / "n-00-02.json"))
+        observer = Client(port, *OBSERVER)
+        stack.callback(observer.close)
+        observer.subscribe(["#"])
+        for cell in ((0, 0), (0, 1), (0, 2)):
+            observer.wait_for((OF_NODES[cell, "state"], "ready"))
+        assert FINE == app(["filters", "push", "--config", str(config), "--json"], standalone_mode=False)
+        last = gateway_of(config, 30)[-1]
+        assert [] == mesh.problems()
+    said = {topic for topic, _ in observer.seen}
+    leaves = ("halo", "up", "wave", "state", "about")
+    assert {OF_NODES[(0, col), leaf] for col in range(3) for leaf in leaves} <= said
+    assert (2, 0) == (last["filter_version"], sum(row.count(None) for row in last["features"]))
+
+
+def gateway_of(config, cycles):
+    """The cycles that a gateway decides, as it prints them."""
+    command = [sys.executable, "-m", "tools.cli", "gateway", "--config", str(config), "--cycles", str(cycles), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert 0 == done.returncode, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@contextmanager
+def on_cpython(file):
+    """One node in a process of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "tools.cli", "node", "run", str(file)])
+    try:
+        yield
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(WAIT_S_MAX)
