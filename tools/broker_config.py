@@ -69,8 +69,8 @@ def write_config(config: Path, out: Path | None, listener: Listener, renew: str 
         renew: user name that gets a new password; all others keep theirs.
 
     Returns:
-        site, folder, listener (HOST:PORT, as `broker` in the gateway's file), encrypted (false), warning (why that
-        matters), users (how many), new_passwords (whose), start (the command).
+        site, folder, listener (HOST:PORT), encrypted (false), warning (why that matters), users (how many),
+        new_passwords (whose), start (the command).
 
     Raises:
         ValueError: the gateway's file, the passwords, the address or the folder cannot be used; one line.
