@@ -325,6 +325,17 @@ def test_what_is_no_broker_for_us_is_an_error(answer, reason, stranger, tmp_path
     assert str(caught.value) == f"--broker {address}: {reason}; start a broker, or use --broker auto"
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"), [(4, "it wants a user name and password"), (5, "it refuses clients without a user name")]
+)
+def test_one_that_asks_who_we_are_is_an_error_that_says_how_to_get_names(code, reason, stranger, tmp_path):
+    address = stranger(lambda link: link.recv(100) and link.sendall(b"\x20\x02\x00" + bytes((code,))))
+    with pytest.raises(BrokerError) as caught:
+        open_broker(address, tmp_path)
+    remedy = "make user names and passwords with `thermesh broker config`, or use --broker auto"
+    assert str(caught.value) == f"--broker {address}: {reason}; {remedy}"
+
+
 def test_one_that_never_answers_is_given_up(stranger, tmp_path, monkeypatch):
     monkeypatch.setattr(broker, "REACH_S_MAX", 0.3)
     told = threading.Event()
