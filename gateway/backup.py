@@ -4,6 +4,7 @@ A zip file, readable by its owner only, for it holds the site's private key:
 
     thermesh.db          the store, as it was at one instant
     site-key.pem         the site's key pair (gateway/keys.py)
+    passwords.json       where the broker asks for them (gateway/passwords.py)
     nodes/n-RR-CC.json   each node's configuration, in which people name its sensor
     manifest.json        format, site, rows, cols, created_s, run, and the SHA-256 of every other file
 
@@ -22,7 +23,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gateway import keys, running
+from gateway import keys, passwords, running
 from gateway.site import Site
 from gateway.store import Store
 from gateway.store_schema import FILE, StoreError, close_database, errors_named, open_database
@@ -35,8 +36,7 @@ NODES = "nodes"
 RUN = "run"
 _MANIFEST = "manifest.json"
 # The largest site has 65,025 nodes.
-_MANIFEST_SIZE_MAX = 1 << 24
-_NODE_SIZE_MAX = 1 << 16
+_MANIFEST_SIZE_MAX = _TEXT_SIZE_MAX = 1 << 24
 _PIECE = 1 << 20
 # The year 9999; no calendar goes further.
 _CREATED_S_MAX = 253_402_300_799
@@ -77,7 +77,7 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
             run = _copy_store(state, site, copy, progress)
             manifest = {"format": FORMAT, "site": site.name, "rows": site.rows, "cols": site.cols}
             manifest |= {"created_s": at_s, RUN: max(run, _run_of(state))}
-            files = {FILE: copy, keys.NAME: state / keys.NAME} | _node_files(state, site)
+            files = {FILE: copy, keys.NAME: state / keys.NAME} | _other_files(state, site)
             with _private(scratch) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 manifest["files"] = {name: _add(archive, name, path) for name, path in files.items()}
                 archive.writestr(_MANIFEST, json.dumps(manifest))
@@ -150,8 +150,8 @@ def _run_of(state: Path) -> int:
         return 0
 
 
-def _node_files(state: Path, site: Site) -> dict[str, Path]:
-    names = [f"{NODES}/{node_name(*cell)}.json" for cell in site.cells]
+def _other_files(state: Path, site: Site) -> dict[str, Path]:
+    names = [passwords.NAME, *(f"{NODES}/{node_name(*cell)}.json" for cell in site.cells)]
     return {name: state / name for name in names if (state / name).exists()}
 
 
@@ -196,7 +196,8 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
     if not 0 <= manifest[RUN] < 1 << 32 or not {FILE, keys.NAME} <= files.keys():
         return False
     cells = range(min(manifest["rows"], 256)), range(min(manifest["cols"], 256))
-    known = {FILE, keys.NAME} | {f"{NODES}/{node_name(row, col)}.json" for row in cells[0] for col in cells[1]}
+    nodes = {f"{NODES}/{node_name(row, col)}.json" for row in cells[0] for col in cells[1]}
+    known = {FILE, keys.NAME, passwords.NAME} | nodes
     return files.keys() <= known and all(isinstance(digest, str) for digest in files.values())
 
 
@@ -204,7 +205,7 @@ def _take_out(archive: zipfile.ZipFile, backup: Path, name: str, digest: str, fo
     """Write a file of the archive into a folder, piece by piece, and check it."""
     if name not in archive.namelist():
         raise _damaged(backup, f"{name} is not in it")
-    if name != FILE and archive.getinfo(name).file_size > _NODE_SIZE_MAX:
+    if name != FILE and archive.getinfo(name).file_size > _TEXT_SIZE_MAX:
         raise _damaged(backup, f"{name} is far too large")
     sha, path = hashlib.sha256(), folder / name
     path.parent.mkdir(exist_ok=True)
