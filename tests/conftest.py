@@ -1,6 +1,7 @@
 """What tests of every file share: one seed, shown when a seeded test fails, and one build for MicroPython."""
 
 import os
+import signal
 from pathlib import Path
 
 import on_micropython
@@ -9,6 +10,8 @@ import pytest
 from tools.flash.build import build
 
 SEED_DEFAULT = 1
+# A shell ignores Ctrl-C in what it starts in the background, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
