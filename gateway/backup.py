@@ -70,11 +70,11 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
     Raises:
         BackupError, StoreError, SiteKeyError: something cannot be read or written; what was at `target` stays.
     """
-    keys.load(state)
     scratch, copy = target.with_name(target.name + ".new"), target.with_name(target.name + ".db")
     try:
         with _errors_named(target, "check the folder and its free space"):
             run = _copy_store(state, site, copy, progress)
+            keys.load(state)
             manifest = {"format": FORMAT, "site": site.name, "rows": site.rows, "cols": site.cols}
             manifest |= {"created_s": at_s, RUN: max(run, _run_of(state))}
             files = {FILE: copy, keys.NAME: state / keys.NAME} | _other_files(state, site)

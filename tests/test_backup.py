@@ -223,11 +223,10 @@ def test_a_backup_that_cannot_be_written_leaves_the_one_before(state, made, monk
 
 
 def test_a_folder_without_a_store_or_a_key_has_nothing_to_save(tmp_path):
-    with pytest.raises(keys.SiteKeyError):
+    with pytest.raises(StoreError, match="there is no store yet; run `thermesh gateway`"):
         backup.make(tmp_path / "empty", SITE, tmp_path / "made.backup", NOON_S, nothing)
-    keys.load_or_make(tmp_path / "empty")
-    with pytest.raises(StoreError, match="there is no store yet"):
-        backup.make(tmp_path / "empty", SITE, tmp_path / "made.backup", NOON_S, nothing)
+    with Store(tmp_path / "keyless", SITE, create=True), pytest.raises(keys.SiteKeyError):
+        backup.make(tmp_path / "keyless", SITE, tmp_path / "made.backup", NOON_S, nothing)
     assert not (tmp_path / "made.backup").exists()
 
 
