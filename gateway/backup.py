@@ -14,16 +14,16 @@ what is restored goes on `RUNS_AHEAD` runs later. Filter versions rise by themse
 
 import hashlib
 import json
-import os
 import sqlite3
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gateway import keys, passwords, running
+from gateway.private_file import private_file
 from gateway.site import Site
 from gateway.store import Store
 from gateway.store_schema import FILE, StoreError, close_database, errors_named, open_database
@@ -78,7 +78,7 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
             manifest = {"format": FORMAT, "site": site.name, "rows": site.rows, "cols": site.cols}
             manifest |= {"created_s": at_s, RUN: max(run, _run_of(state))}
             files = {FILE: copy, keys.NAME: state / keys.NAME} | _other_files(state, site)
-            with _private(scratch) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            with private_file(scratch) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 manifest["files"] = {name: _add(archive, name, path) for name, path in files.items()}
                 archive.writestr(_MANIFEST, json.dumps(manifest))
             scratch.replace(target)
@@ -127,7 +127,7 @@ def restore(backup: Path, state: Path, site: Site, replace: bool = False) -> dic
 def _copy_store(state: Path, site: Site, copy: Path, progress: Progress) -> int:
     """Copy the store as it is at one instant; returns the run of its latest cycle."""
     copy.unlink(missing_ok=True)
-    with _private(copy):
+    with private_file(copy):
         pass
     database = open_database(state / FILE, site, create=False)
     try:
@@ -209,7 +209,7 @@ def _take_out(archive: zipfile.ZipFile, backup: Path, name: str, digest: str, fo
         raise _damaged(backup, f"{name} is far too large")
     sha, path = hashlib.sha256(), folder / name
     path.parent.mkdir(exist_ok=True)
-    with archive.open(name) as source, _private(path) as target:
+    with archive.open(name) as source, private_file(path) as target:
         while data := source.read(_PIECE):
             sha.update(data)
             target.write(data)
@@ -272,16 +272,6 @@ def _remove(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
-
-
-@contextmanager
-def _private(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that its owner alone can read, on the disk when the block ends."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager

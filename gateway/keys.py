@@ -1,7 +1,6 @@
 """A site's key pair: the gateway signs filter sets with it, nodes hold the public half."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.private_file import write_private
 from protocol.filter_set import SIGNATURE_SIZE
 
 NAME = "site-key.pem"
@@ -34,7 +34,7 @@ def load_or_make(folder: Path) -> Ed25519PrivateKey:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             key = Ed25519PrivateKey.generate()
-            write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except OSError as error:
         raise _unusable(path, error) from None
     return load(folder)
@@ -80,21 +80,6 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 def fingerprint(key: Ed25519PrivateKey) -> str:
     """Short enough to compare two keys by eye: the first 16 hex digits of the public half's SHA-256."""
     return hashlib.sha256(bytes.fromhex(public_hex(key))).hexdigest()[:16]
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Replace a file, all of it or nothing, and never readable by others.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    scratch = path.with_suffix(".new")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def _unusable(path: Path, error: OSError) -> SiteKeyError:

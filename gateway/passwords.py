@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.keys import write_secret
+from gateway.private_file import write_private
 from gateway.site import Site
 from protocol.grid import node_name
 
@@ -76,7 +76,7 @@ def load_or_make(state: Path, site: Site, renew: str | None = None) -> tuple[dic
     if new:
         try:
             state.mkdir(parents=True, exist_ok=True)
-            write_secret(path, json.dumps(passwords, indent=0).encode())
+            write_private(path, json.dumps(passwords, indent=0).encode())
         except OSError as error:
             raise PasswordsError(f"{path}: {error.strerror or error}; make the folder writable") from None
     return passwords, new

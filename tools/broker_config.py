@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gateway import passwords
 from gateway.broker import LOOPBACK, QUEUE_LEN_MAX, user_line
 from gateway.config import load_config
-from gateway.keys import write_secret
+from gateway.private_file import write_private
 from gateway.site import Site
 from protocol.filter_set import SIZE_MAX
 from tools.acl import acl_text
@@ -151,4 +151,4 @@ def _write_passwords(path: Path, known: dict[str, str]) -> None:
         if line not in before.split("\n"):
             line = password_line(user, password, secrets.token_bytes(SALT_SIZE))
         text += line + "\n"
-    write_secret(path, text.encode())
+    write_private(path, text.encode())
