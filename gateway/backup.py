@@ -14,11 +14,10 @@ what is restored goes on `RUNS_AHEAD` runs later. Filter versions rise by themse
 
 import hashlib
 import json
-import sqlite3
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from gateway import keys, passwords, running
 from gateway.private_file import private_file
 from gateway.site import Site
 from gateway.store import Store
-from gateway.store_schema import FILE, StoreError, close_database, errors_named, open_database
+from gateway.store_schema import FILE, StoreError
 from protocol.grid import node_name
 
 FORMAT = 1
@@ -40,8 +39,6 @@ _MANIFEST_SIZE_MAX = _TEXT_SIZE_MAX = 1 << 24
 _PIECE = 1 << 20
 # The year 9999; no calendar goes further.
 _CREATED_S_MAX = 253_402_300_799
-# SQLite's pages, of 4 KB, that are copied in one go.
-_PAGES = 2_048
 
 # What zipfile raises for archives that are cut short, encrypted, packed in other ways or damaged.
 _BROKEN = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error)
@@ -73,7 +70,11 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
     scratch, copy = target.with_name(target.name + ".new"), target.with_name(target.name + ".db")
     try:
         with _errors_named(target, "check the folder and its free space"):
-            run = _copy_store(state, site, copy, progress)
+            with private_file(copy):
+                pass  # empty, and its owner's alone, before anything is copied
+            with Store(state, site) as store:
+                store.copy_to(copy, progress)
+                run = store.last_run() or 0
             keys.load(state)
             manifest = {"format": FORMAT, "site": site.name, "rows": site.rows, "cols": site.cols}
             manifest |= {"created_s": at_s, RUN: max(run, _run_of(state))}
@@ -122,25 +123,6 @@ def restore(backup: Path, state: Path, site: Site, replace: bool = False) -> dic
         finally:
             _remove(fresh)
     return manifest | {RUN: run, "aside": aside and str(aside)}
-
-
-def _copy_store(state: Path, site: Site, copy: Path, progress: Progress) -> int:
-    """Copy the store as it is at one instant; returns the run of its latest cycle."""
-    copy.unlink(missing_ok=True)
-    with private_file(copy):
-        pass
-    database = open_database(state / FILE, site, create=False)
-    try:
-        with errors_named(copy), closing(sqlite3.connect(copy)) as target:
-            # A reader's view does not change; without one every commit of the gateway would make the copy start anew.
-            database.execute("BEGIN")
-            run = database.execute("SELECT ifnull(max(run), 0) FROM cycles").fetchone()[0]
-            database.backup(target, pages=_PAGES, progress=lambda _, left, pages: progress(pages - left, pages))
-            database.execute("COMMIT")
-            target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-    finally:
-        close_database(database, state / FILE)
-    return int(run)
 
 
 def _run_of(state: Path) -> int:
@@ -220,17 +202,10 @@ def _take_out(archive: zipfile.ZipFile, backup: Path, name: str, digest: str, fo
 def _check_whole(folder: Path, site: Site) -> None:
     """See that a gateway could start with it."""
     with Store(folder, site) as store:
+        store.check_whole()
         active = store.active_model()
         if active:
             keys.check_signed(folder, keys.load(folder), active.filter_set)
-    database = open_database(folder / FILE, site, create=False)
-    try:
-        with errors_named(folder / FILE):
-            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    finally:
-        close_database(database, folder / FILE)
-    if found != "ok":
-        raise StoreError(f"{folder / FILE}: {found}")
 
 
 def _refuse_to_overwrite(state: Path, replace: bool) -> None:

@@ -6,7 +6,8 @@ that opened it; others open their own: readers never wait for the writer, nor th
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -28,6 +29,8 @@ CANDIDATE, REFUSED, PUSHED, ACTIVE, RETIRED = STATUSES = ("candidate", "refused"
 NOTE_LEN_MAX = 200
 # One takes half a MB on the largest site of simulated rooms; they are there to be looked at.
 REFUSED_MAX = 20
+# SQLite's pages, of 4 KB, that are copied in one go.
+_COPY_PAGES = 2_048
 # A beacon has four bytes for it.
 CYCLE_MAX = 0xFFFFFFFF
 
@@ -293,6 +296,38 @@ class Store:
         """When the latest model was made, UTC seconds; 0 before the first."""
         (at_s,) = self._one("SELECT ifnull(max(created_s), 0.0) FROM models")
         return float(at_s)
+
+    def copy_to(self, target: Path, progress: Callable[[int, int], None]) -> None:
+        """Copy all that is in the store at one instant into another file; whoever writes goes on meanwhile.
+
+        Args:
+            target: an empty file.
+            progress: called with (pages copied, of how many).
+
+        Raises:
+            StoreError: the store cannot be read, or the file not be written.
+        """
+        with errors_named(target), closing(sqlite3.connect(target)) as copy:
+            # A reader's view does not change; without one every commit of a writer would make the copy start anew.
+            self._database.execute("BEGIN")
+            try:
+                self._one("SELECT count(*) FROM site")
+                self._database.backup(
+                    copy, pages=_COPY_PAGES, progress=lambda _, left, pages: progress(pages - left, pages)
+                )
+            finally:
+                self._database.execute("ROLLBACK")
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+
+    def check_whole(self) -> None:
+        """Read all of the file.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        (found,) = self._one("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise damaged(self.path, found)
 
     def _retire(self, status: str) -> None:
         if status == ACTIVE:
