@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import keys, passwords, running
+from gateway.config import RUN, last_run
 from gateway.private_file import private_file
 from gateway.site import Site
 from gateway.store import Store
@@ -32,7 +33,6 @@ FORMAT = 1
 # More often than this no gateway starts between its backup and its end.
 RUNS_AHEAD = 1_000
 NODES = "nodes"
-RUN = "run"
 _MANIFEST = "manifest.json"
 # The largest site has 65,025 nodes.
 _MANIFEST_SIZE_MAX = _TEXT_SIZE_MAX = 1 << 24
@@ -126,9 +126,10 @@ def restore(backup: Path, state: Path, site: Site, replace: bool = False) -> dic
 
 
 def _run_of(state: Path) -> int:
+    """The number of the last start, as far as anybody knows: the store knows it too."""
     try:
-        return int((state / RUN).read_text())
-    except (FileNotFoundError, ValueError):
+        return last_run(state)
+    except ValueError:
         return 0
 
 

@@ -40,6 +40,8 @@ from protocol.beacon import CHALLENGE_EXCHANGES, COPIES_MAX, MODE_ALWAYS, MODE_C
 
 # As files and commands call them.
 MODES = {"always": MODE_ALWAYS, "change": MODE_CHANGE, "event": MODE_EVENT}
+# In the state folder: the number of the last start.
+RUN = "run"
 _MS_MAX = 65_535
 _TEXTS = {"spec": "seed", "mode": "always", "broker": "auto", "state": "state"}
 _TIMES = ("exchange_ms", "gather_ms", "report_ms")
@@ -110,16 +112,26 @@ def check_copies(copies: int, mode: str) -> int:
     return copies
 
 
+def last_run(state: Path) -> int:
+    """The number of the last start in a state folder, 0 before the first.
+
+    Raises:
+        OSError, ValueError: its file cannot be read, or holds no number.
+    """
+    file = state / RUN
+    return int(file.read_text()) if file.exists() else 0
+
+
 def next_run(state: Path, floor: int = 0) -> int:
     """The number of this start, above that of the last and above `floor`; runs only rise, so that old frames are told.
 
     Raises:
         ConfigError: the state folder cannot be used.
     """
-    file = state / "run"
+    file = state / RUN
     try:
         state.mkdir(parents=True, exist_ok=True)
-        run = max(int(file.read_text()) if file.exists() else 0, floor) + 1
+        run = max(last_run(state), floor) + 1
         file.with_suffix(".new").write_text(f"{run}\n")
         file.with_suffix(".new").replace(file)
     except OSError as error:
