@@ -130,20 +130,22 @@ class Event:
     def _follow_copies(self) -> None:
         """The beacon asks for a watch or not."""
         self.copies = min(self.node.beacon.setting, beacon.COPIES_MAX)
-        if bool(self.copies) != bool(self._watch):
-            self._load_watch()
-        if self._watch:
+        if self.copies:
+            if not self._watch:
+                self._load_watch()
             self._watch.open_cycle()
+        elif self._watch:
+            self._drop_watch()
+
+    @rare
+    def _drop_watch(self) -> None:
+        self._watch = None
+        mode, name = self.node.loaded
+        self.node.loaded = (mode,)
+        forget(name)
 
     @rare
     def _load_watch(self) -> None:
-        """Load what watches, or drop it."""
-        if self._watch:
-            self._watch = None
-            mode, name = self.node.loaded
-            self.node.loaded = (mode,)
-            forget(name)
-            return
         from firmware import watch
 
         self.node.loaded += (watch.__name__,)

@@ -290,7 +290,7 @@ class Node:
             reading_ccel = self._sensor.read(self.cycle)
             if reading_ccel is None or READING_MIN <= reading_ccel <= READING_MAX:
                 return reading_ccel
-        except Exception:  # a driver is somebody else's code
+        except Exception:  # a driver is somebody else's code; counted below, as what is out of range
             pass
         self.trace.fault(SENSOR_FAULT)
         return None

@@ -10,8 +10,6 @@ from tools.answer import FINE, AsJson, GatewayFile, print_answer
 broker_app = typer.Typer(help="A production broker for a site's nodes and gateway.")
 
 
-
-
 @broker_app.command("config")
 def broker_config(
     config: GatewayFile,

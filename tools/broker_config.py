@@ -16,7 +16,6 @@ from gateway.site import Site
 from protocol.filter_set import SIZE_MAX
 from tools.acl import acl_text
 
-PORT = 1883
 # Whoever comes back after a power cut comes while the broker still holds its dead connection; and some to look in.
 CONNECTIONS_EACH, CONNECTIONS_MORE = 2, 16
 # The largest message is a filter set; its topic and MQTT's own bytes need a hundred.
@@ -55,8 +54,8 @@ class ListenError(ValueError):
 class Listener(NamedTuple):
     """Where the broker listens: an address or name, IPv6 without brackets, and a port, 1..65535."""
 
-    address: str = LOOPBACK
-    port: int = PORT
+    address: str
+    port: int
 
 
 def write_config(config: Path, out: Path | None, listener: Listener, renew: str | None = None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def rename(
         outside: names that are used from outside the bundle.
         taken: paths of modules that other bundles have.
     """
-    files = _file_names(parts, taken) | names.modules
+    files = _file_names(parts.keys() - names.modules.keys(), taken) | names.modules
     renaming = _Renaming(body, names, outside, files)
     modules = {files[name]: ast.Module(body=part, type_ignores=[]) for name, part in parts.items()}
     renamed = {name: ast.fix_missing_locations(renaming.visit(module)) for name, module in modules.items()}
