@@ -13,7 +13,17 @@ from gateway import broker
 from gateway.broker import LOOPBACK, find_mosquitto
 
 WAIT_S_MAX = 10.0
+_LOOK_S = 0.02
 needs_mosquitto = pytest.mark.skipif(not find_mosquitto(), reason="mosquitto is not installed")
+
+
+def until(condition, what="", seconds=WAIT_S_MAX):
+    """What the condition gives once it holds; looked at again and again."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what() if callable(what) else what}"
+        select.select([], [], [], _LOOK_S)
+    return found
 
 
 class Observer:
@@ -51,10 +61,7 @@ def mosquitto_on(port):
     command = [find_mosquitto(), "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + WAIT_S_MAX
-        while not broker._answers(port):
-            assert time.monotonic() < deadline, "mosquitto does not come up"
-            select.select([], [], [], 0.02)
+        until(lambda: broker._answers(port), "mosquitto answers")
         yield
     finally:
         process.terminate()

@@ -1,14 +1,12 @@
 """A site on a bench whose broker is a real mosquitto with the files of `thermesh broker config`."""
 
 import json
-import select
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import paho.mqtt.client as paho
-from broker_bench import WAIT_S_MAX
+from broker_bench import WAIT_S_MAX, until
 
 from gateway import broker, passwords
 from gateway.broker import LOOPBACK, find_mosquitto
@@ -118,13 +116,6 @@ def answers(port):
 
 def decoded(payload):
     return payload.decode(errors="replace")
-
-
-def until(condition, state=lambda: ""):
-    deadline = time.monotonic() + WAIT_S_MAX
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {state()}"
-        select.select([], [], [], 0.01)
 
 
 class Client:

@@ -4,10 +4,8 @@ The nodes are real MicroPython on the smallest heap there may be, and stand next
 """
 
 import json
-import select
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import paho.mqtt.client as paho
-from broker_bench import free_port
+from broker_bench import free_port, until
 from mesh_in_memory import make_site
 from real_mesh import HEAP
 
@@ -36,18 +34,8 @@ NAMES = {node_name(*cell): cell for cell in SITE.cells}
 CYCLE_S = 1
 START_S_MAX = 60.0
 ROLLOUT_S_MAX = 90.0
-_LOOK_S = 0.02
 # The observer is back on a broker well before the nodes are.
 _OBSERVER_RETRY_S = 0.2
-
-
-def until(condition, what, seconds):
-    """What the condition gives once it holds; looked at again and again."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what() if callable(what) else what}"
-        select.select([], [], [], _LOOK_S)
-    return found
 
 
 class Observer:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
-from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto
-from live_site import NAMES, ROLLOUT_S_MAX, LiveSite, rolled, until
+from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto, until
+from live_site import NAMES, ROLLOUT_S_MAX, LiveSite, rolled
 from on_micropython import require_micropython
 
 from gateway.backup import RUNS_AHEAD

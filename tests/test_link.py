@@ -201,10 +201,11 @@ def test_a_connection_that_breaks_off_in_mid_packet_leaves_nothing_behind(listen
 
 def test_a_broker_that_breaks_off_after_the_suback_time_and_again_does_not_end_a_node(listener, tmp_path, monkeypatch):
     bench = Bench(tmp_path, listener.getsockname()[1], monkeypatch)
-    for _ in range(6):
+    for times in range(6):
         with serve(bench, listener, [CONNACK, SUBACK]):
             bench.until(lambda: bench.link._client.state == mqtt.READY)
         bench.until(bench.is_off)
+        assert times + 1 == bench.link.node.trace.counters[health.MQTT_LOST]
         bench.skip_back_off()
 
 

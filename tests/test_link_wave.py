@@ -296,3 +296,4 @@ def test_a_set_that_is_cut_short_on_the_flash_leaves_no_message_without_its_end(
     bench.poll()
     Path(wave_of(bench).offers).write_bytes(b"")
     bench.until(bench.is_off)
+    assert 1 == bench.link.node.trace.counters[health.MQTT_LOST]

@@ -7,6 +7,7 @@ from sign_layers import SHAPE, random_sign_layer
 from gateway.model import SPECS, Filters, LayerShape, ModelError, NodeLayer
 from gateway.quantise import BIAS_LIMIT, READING_LIMIT, SHIFT_LIMIT, Shares, layer_of, shares_of
 from gateway.start_weights import start_filters
+from protocol import filter_set
 
 ROUNDS = 50
 
@@ -70,7 +71,8 @@ def test_whatever_is_trained_nodes_take_it(seed):
     rng = np.random.default_rng(seed)
     for _ in range(ROUNDS):
         shares = Shares(rng.normal(0, 10.0 ** rng.integers(-8, 3), (5, 1, 9)), rng.normal(0, 1e3, 5), 0)
-        Filters(1, 2200, (layer_of(SHAPE, Shares(*(x.astype(np.float32) for x in shares[:2]), 0)),))
+        layer = layer_of(SHAPE, Shares(*(x.astype(np.float32) for x in shares[:2]), 0))
+        assert 1 == filter_set.unpack(Filters(1, 2200, (layer,)).pack("site")).version
 
 
 def test_a_dropped_filter_does_not_weigh_on_the_others_in_training():
