@@ -213,14 +213,13 @@ class Change:
 
     @cold
     def _report(self, block) -> None:
-        """Say what the block's last words come to, if that is news or the last report was not acknowledged."""
+        """Say what the block's last words come to, if that is news."""
         node = self._node
         data = report.pack(node.header(frame.REPORT), node.boot, node.seq + 1, block, block.features())
         # Those of another length have other masks, too; a report always names a member.
-        if copied(self._reported, data[_SAYS:]) or self._is_due or node.report:
+        if copied(self._reported, data[_SAYS:]) or self._is_due:
             node.seq += 1
-            node.report = data
-            node.send(TO_GATEWAY, data)
+            node.tell_gateway(data)
 
     @cold
     def _count_trial(self) -> None:

@@ -12,6 +12,7 @@ firmware/watch.py only those whose links lose frames, as the beacon tells: it ta
 
 from array import array
 
+from firmware import ring
 from firmware.quiet import Quiet, heartbeat_due
 from firmware.stages import COLLECT, DONE, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame
@@ -176,7 +177,7 @@ class Event:
         node.go(DONE)
         if heartbeat_due(node.row, node.col, node.cycle):
             self._repeat()
-        if node.report:
+        if not ring.is_empty(node.ring):
             self._told = _UNTOLD  # not acknowledged
         self._tell()
         if not self._is_current():
@@ -253,8 +254,7 @@ class Event:
         node, state = self.node, self._state()
         if state != self._told and self._is_current():
             self._told = state
-            node.report = node.header(frame.STATE) + bytes((state,))
-            node.send(TO_GATEWAY, node.report)
+            node.tell_gateway(node.header(frame.STATE) + bytes((state,)))
 
     def _is_current(self) -> bool:
         return self.node.version == self.node.wave.active.version

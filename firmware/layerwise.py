@@ -12,7 +12,7 @@ from array import array
 from firmware.filters import compute_unit
 from firmware.neighbours import AHEAD_MAX, RECENT, WAITED_FOR, Neighbours
 from firmware.pool import Block
-from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_GATEWAY, TO_HALO
+from firmware.stages import COLLECT, DONE, GATHER, TO_BLOCK, TO_HALO
 from protocol import beacon, frame, grid, report
 from protocol.compat import cold, rare
 from protocol.filter_set import TRIAL
@@ -174,8 +174,7 @@ class Layerwise:
         node = self._node
         node.seq += 1
         features = self._block.features()
-        node.report = report.pack(node.header(frame.REPORT), node.boot, node.seq, self._block, features)
-        node.send(TO_GATEWAY, node.report)
+        node.tell_gateway(report.pack(node.header(frame.REPORT), node.boot, node.seq, self._block, features))
         node.go(DONE)
         return True
 

@@ -12,9 +12,9 @@ import socket
 
 from firmware import mqtt
 from firmware.node import Node
-from protocol import grid
+from protocol import frame, grid
 from protocol.compat import cold, const, ticks_add, ticks_diff, ticks_ms
-from protocol.health import MQTT_LOST, MQTT_PACKETS_IN
+from protocol.health import MQTT_LOST, MQTT_PACKETS_IN, STRANGER
 
 BACK_OFF_MS_MIN = const(1_000)
 BACK_OFF_MS_MAX = const(60_000)
@@ -26,6 +26,10 @@ _STATE = const(3)
 _HEALTH = const(4)
 _WAVE = const(5)
 _NODES = const(6)
+# How topics end that a node listens to: cycle, n/<id>/down/ack; a member's ends in its corner.
+_CYCLE_END = const(101)
+_ACK_END = const(107)
+_DIGIT_0 = const(48)
 
 
 class Link:
@@ -161,8 +165,25 @@ class Link:
         self._retry_ms = ticks_add(now_ms, wait_ms)
         return wait_ms
 
-    def _on_message(self, payload) -> None:
-        self.node.on_frame(payload, self._now_ms)
+    def _on_message(self, name, payload) -> None:
+        """Take in what comes on a topic; the broker lets nobody speak where somebody else should."""
+        if name[-1] == _ACK_END:
+            self.node.on_acknowledgement(payload)
+        elif self._is_owners(name, payload):
+            self.node.on_frame(payload, self._now_ms)
+        else:
+            self.node.trace.fault(STRANGER)
+
+    def _is_owners(self, name, data) -> bool:
+        """Whether a frame may come on this topic: a beacon from the gateway, all else from the node in its header."""
+        if len(data) < frame.HEADER_SIZE:
+            return True  # the node finds that it is no frame
+        kind, row, col = data[0] & 0x0F, frame.row_of(data), frame.col_of(data)
+        if kind == frame.BEACON:
+            return name[-1] == _CYCLE_END
+        if kind == frame.MEMBER:
+            return name[-1] == _DIGIT_0 + grid.corner_of(row, col)
+        return bytes(name[len(self._topics[_NODES]) :]) == grid.node_name(row, col).encode() + b"/halo"
 
     def _on_set(self, at: int, size: int, data) -> None:
         if at or not self._client.file:  # the set could take the place of the one that is on its way out

@@ -32,7 +32,7 @@ _DISCONNECT = const(14)
 _SUBSCRIBE = const(0x82)
 _UNSUBSCRIBE = const(0xA2)
 
-# The longest packet a node is meant to get is a beacon of 284 bytes and its topic of 44.
+# The longest packet a node is meant to get is a beacon of 286 bytes and its topic of 44.
 IN_MAX = const(352)
 # What may wait for a broker that does not read: a cycle's frames and no more.
 OUT_MAX = const(1024)
@@ -71,7 +71,7 @@ class Client:
 
         Args:
             session: keepalive_s and the packets of firmware/mqtt_session.py.
-            on_message: called with the payload, a memoryview.
+            on_message: called with topic and payload, memoryviews.
             on_set: called with (offset, size of the whole payload, bytes from that offset) for topics `.../wave`, the
                 first time with OPENING_SIZE bytes at least, where there are so many.
         """
@@ -261,11 +261,11 @@ class Client:
         qos = first >> 1 & 3
         at = 2 + (body[0] << 8 | body[1]) if len(body) >= 2 else 3
         start = at + (2 if qos else 0)
-        if start > len(body) or qos > 1:
+        if at < 3 or start > len(body) or qos > 1:
             raise RemoteProtocolError("malformed PUBLISH")
         if qos:
             self._queue(_PUBACK << 4, 2, body[at:start])
-        self._on_message(body[start:])
+        self._on_message(body[2:at], body[start:])
 
     def _is_set(self, at: int, body: int, end: int) -> bool:
         """Whether a PUBLISH on a topic ending in "ve", as "wave", begins at `at`; None: that is not all there yet."""

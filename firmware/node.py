@@ -2,16 +2,18 @@
 
 A cycle is entered on the beacon, on a neighbour's first frame of the next cycles, or by the own clock after two missed
 beacons. Then filters are switched if the cycle asks for staged ones, the sensor is read, and the mode that the beacon
-asks for does the rest: firmware/layerwise.py, change.py or event.py, of which a node loads the one it needs. A report
-to the gateway is kept until a beacon acknowledges it.
+asks for does the rest: firmware/layerwise.py, change.py or event.py, of which a node loads the one it needs. Reports to
+the gateway are kept in a ring until they are acknowledged, by a beacon for all or by a word to this node alone, and
+said again at each beacon, the oldest first.
 """
 
 import gc
 
+from firmware import ring
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_GATEWAY, TO_HALO
 from firmware.trace import Trace
 from firmware.wave import EVERYBODY, NEIGHBOURS, STRAY_CYCLES, Wave
-from protocol import beacon, frame, grid
+from protocol import beacon, frame, grid, report
 from protocol.compat import cold, const, forget, rare, ticks_add, ticks_diff
 from protocol.filter_set import RETURNED, STAGED
 from protocol.fixed import READING_MAX, READING_MIN
@@ -31,6 +33,8 @@ _MAY_FOLLOW = (
 
 # After so many periods without a beacon the node goes on by its own clock: two beacons were missed.
 MISSED_PERIODS = const(3)
+# So many reports are said again in a cycle, beside its own one.
+REPEATS_MAX = const(2)
 # With nothing to wait for, look again after this long.
 IDLE_WAKE_MS = const(60_000)
 
@@ -51,7 +55,7 @@ class Node:
         reading_ccel: of this cycle, None where the sensor gives nothing.
         seq: how many reports it made.
         rejoined: others may have spoken, or not have heard, while it was away; link sets this, the mode clears it.
-        report: the latest, as long as no beacon acknowledged it.
+        ring: reports, and the latest state of mode event, that nobody acknowledged yet (firmware/ring.py).
         exists: slots that hold a neighbour, a mask.
         loaded: names of the modules that the mode consists of.
         mode: the Layerwise, Change or Event that carries out its cycles.
@@ -90,7 +94,7 @@ class Node:
         self._told_cycle = 0  # of the latest beacon, believed or not
         self.beacon: beacon.Beacon = None
         self.version = 0
-        self.report = b""
+        self.ring = ring.make()
         self._out = []
         self._open_mode()
 
@@ -113,7 +117,6 @@ class Node:
         if self.state in (COLLECT, GATHER):
             self.trace.fault(ABANDONED)
         self.run, self.cycle = run, cycle
-        self.trace.cycle = cycle
         self._entered_ms = now_ms
         self._free_running = False
         self.exchange = 0
@@ -215,15 +218,14 @@ class Node:
         last_version, self.version = self.version, latest.version
         last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
-            self.report = b""  # nobody asks for another run's reports
             self.wave.stray = 0
+            self._settle_reports(data)
             return True
         if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
             # Said again, or late; two that count up show that the one believed was not real.
             self.beacon, self.version = before, last_version
             return False
-        if self.report:
-            self._settle_report(data)
+        self._settle_reports(data)
         self.wave.told(latest.version)
         if latest.cycle != self.cycle:
             return True
@@ -259,21 +261,41 @@ class Node:
         if news == EVERYBODY:
             self.send(TO_GATEWAY, data)
 
-    @rare
-    def _settle_report(self, data) -> None:
-        """Drop the last report if this beacon confirms it, repeat it if the beacon speaks of its cycle and does not."""
-        acked_cycle = self.beacon.acked_cycle
-        if frame.cycle_of(self.report, acked_cycle) != acked_cycle:
-            return
-        if beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE):
-            self.report = b""
-        else:
-            self._repeat_report()
+    def _settle_reports(self, data) -> None:
+        if not ring.is_empty(self.ring):
+            self._go_through_ring(data)
+
+    @cold
+    def _go_through_ring(self, data) -> None:
+        """Drop what this beacon confirms, and say again what it could have confirmed, and what is older."""
+        acked_cycle, run, place, repeats = self.beacon.acked_cycle, self.beacon.run & 0xFF, ring.FIRST, REPEATS_MAX
+        is_acked = beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE)
+        while place < ring.end_of(self.ring):
+            waiting = ring.waiting_at(self.ring, place)
+            cycle, is_of_run = frame.cycle_of(waiting, acked_cycle), frame.run_of(waiting) == run
+            is_report = frame.kind_of(waiting) == frame.REPORT  # nobody asks for another run's states
+            if cycle == acked_cycle and is_acked if is_of_run else not is_report:
+                ring.let_go(self.ring, place)
+                continue
+            if repeats and is_report and not (is_of_run and cycle > acked_cycle):  # a mode tells its state anew itself
+                repeats -= 1
+                self.trace.fault(REPEATED)
+                self.send(TO_GATEWAY, bytes(waiting))
+            place += 1 + len(waiting)
 
     @rare
-    def _repeat_report(self) -> None:
-        self.trace.fault(REPEATED)
-        self.send(TO_GATEWAY, self.report)
+    def on_acknowledgement(self, data) -> None:
+        """Take in what the gateway says to this node alone: these reports are kept."""
+        if not report.is_ack(data):
+            self.trace.fault(MALFORMED)
+            return
+        place = ring.FIRST
+        while place < ring.end_of(self.ring):
+            waiting = ring.waiting_at(self.ring, place)
+            if frame.kind_of(waiting) == frame.REPORT and report.is_acknowledged(data, waiting):
+                ring.let_go(self.ring, place)
+            else:
+                place += 1 + len(waiting)
 
     @cold
     def _start_by_own_clock(self, now_ms: int) -> None:
@@ -318,6 +340,14 @@ class Node:
     def header(self, kind: int) -> bytes:
         """The header of a frame of this cycle."""
         return frame.header(kind, self.row, self.col, self.run, self.cycle, self.wave.active.version)
+
+    @cold
+    def tell_gateway(self, data: bytes) -> None:
+        """Send a report, or a state of mode event, and keep it until it is acknowledged."""
+        if not ring.is_empty(self.ring) and frame.kind_of(data) == frame.REPORT:
+            data = report.with_older(data)
+        ring.hold(self.ring, data)
+        self.send(TO_GATEWAY, data)
 
     def send(self, destination: int, data: bytes) -> None:
         """Count a frame and put it among those that go out."""

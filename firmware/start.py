@@ -134,13 +134,14 @@ def _exists(path: str) -> bool:
 
 def said_topics(site: str, row: int, col: int) -> list:
     """Where a node publishes: halo, block, up, state, health, wave, about, in this order."""
-    topics = [topic.of_node(site, row, col, "halo"), topic.of_block(site, row, col)]
+    topics = [topic.of_node(site, row, col, "halo"), topic.of_member(site, row, col)]
     return topics + [topic.of_node(site, row, col, leaf) for leaf in ("up", "state", "health", "wave", "about")]
 
 
 def heard_topics(site: str, row: int, col: int, exists: int) -> list:
-    """What a node listens to: the beacon, its block, and each neighbour's halo."""
-    return [topic.cycle(site), topic.of_block(site, row, col)] + neighbours_topics(site, row, col, exists, "halo")
+    """What a node listens to: the beacon, its acknowledgements, its block, and each neighbour's halo."""
+    own = [topic.cycle(site), topic.of_node(site, row, col, topic.ACK), topic.of_block(site, row, col)]
+    return own + neighbours_topics(site, row, col, exists, "halo")
 
 
 def neighbours_topics(site: str, row: int, col: int, exists: int, leaf: str) -> list:

@@ -21,6 +21,7 @@ from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
 from gateway.model import SIGN, SPECS, Model
+from gateway.received import Arrivals, Key, Received
 from gateway.site import Cell, Site, block_of
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
@@ -62,13 +63,17 @@ class Timing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One cycle decided: what was reported, what it means, by which model, and whether it was computed exactly."""
+    """One cycle decided: what was reported, what it means, by which model, and whether it was computed exactly.
+
+    `arrivals`: the reports that came since the outcome before, in this cycle or in none.
+    """
 
     record: Record
     decision: Decision
     filter_version: int
     head_revision: int
     exact: Comparison
+    arrivals: Arrivals = Arrivals()
 
 
 class Gateway:
@@ -89,6 +94,7 @@ class Gateway:
             lose nothing (firmware/watch.py).
         wants_proof: in mode event, ask every node for its own state and reading (gateway/carried.py), in mode change
             for its last word (gateway/carried_reports.py).
+        received: which reports came and are kept; set before the first cycle where an earlier run kept some.
         faults: what came in and was of no use, by kind.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
@@ -111,6 +117,7 @@ class Gateway:
         self.threshold_ccel = THRESHOLD_CCEL
         self.copies = 0
         self.wants_proof = False
+        self.received = Received({})
         self.faults: Counter[str] = Counter()
         self.traffic: Counter[str] = Counter()
         self._timing = timing
@@ -127,6 +134,7 @@ class Gateway:
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._accounted = np.zeros(site.mask.shape, np.bool_)
+        self._to_acknowledge: set[Cell] = set()
         self._due_ms = 0
 
     def push(self, model: Model, data: bytes) -> None:
@@ -144,9 +152,23 @@ class Gateway:
         self.rollout = Rollout(self.model, data)
         self.rollout.ready = self.rollout.switched = True
 
-    def withhold_acknowledgement(self) -> None:
-        """Let the next beacon acknowledge no report of the last cycle: it could not be stored."""
-        self._acked = np.zeros_like(self._acked)
+    def settle(self, outcome: Outcome, kept: bool) -> None:
+        """The last outcome is kept, with what came by then, or is not: then none of its reports is acknowledged."""
+        self.received.settle(kept)
+        if not kept:
+            self._acked = np.zeros_like(self._acked)
+            return
+        arrivals = outcome.arrivals
+        self._to_acknowledge.update(late.key.cell for late in arrivals.late)
+        self._to_acknowledge.update(key.cell for key in arrivals.in_cycle if not self._acked[block_of(key.cell)])
+
+    def acknowledgements(self) -> list[tuple[Cell, bytes]]:
+        """What single nodes are told before the next beacon, whose bitmap cannot tell them which reports are kept."""
+        cells, self._to_acknowledge = self._to_acknowledge, set()
+        words = [(cell, data) for cell in sorted(cells) if (data := self.received.acknowledgement(cell))]
+        self.traffic["acks"] += len(words)
+        self.traffic["ack_bytes"] += sum(len(data) for _, data in words)
+        return words
 
     @property
     def highest_version(self) -> int:
@@ -232,7 +254,8 @@ class Gateway:
         self._decision_state, decided = decision.update(self._decision_state, record.features, self._head, self._limits)
         exact = compare(record, self.model.filters, self.site)
         record = record._replace(late=record.late + exact.beyond)
-        return Outcome(record, decided, self.model.filters.version, self.model.head.revision, exact)
+        arrivals = self.received.arrivals()
+        return Outcome(record, decided, self.model.filters.version, self.model.head.revision, exact, arrivals)
 
     def due_ms(self) -> int:
         """When the open cycle's time is over."""
@@ -317,20 +340,33 @@ class Gateway:
         if (frame.row_of(payload), frame.col_of(payload)) != cell:
             self.faults["stranger"] += 1
             return
-        cycle = self._believed_cycle(payload, "report")
-        if cycle is None:
-            return
-        if self._assembly is None or cycle != self._assembly.cycle:
-            self._on_other_cycle(cell, cycle, report)
-            if isinstance(self._assembly, ChangeAssembly):
-                self._assembly.take_late(cell, cycle, frame.version_of(payload), report)
-        elif frame.version_of(payload) != self.model.filters.version & 0xFFFF:
-            self.faults["other_version"] += 1
-            self._assembly.leave_out(cell)
-        elif isinstance(self._assembly, Assembly):
-            self._assembly.take(cell, report)
+        key = Key(cell, report.boot, report.seq)
+        if not self.received.is_news(key):
+            self.faults["double"] += 1
+            self._to_acknowledge.add(cell)
+        elif self._takes_report(cell, payload, report):
+            self.received.take(key, report.has_older)
         else:
-            self.faults["other_mode"] += 1
+            self.received.take_late(key, report.has_older, payload)
+
+    def _takes_report(self, cell: Cell, payload: bytes, report: Report) -> bool:
+        """Put a report into the open cycle; False where it belongs to another one, or does not fit it."""
+        cycle, assembly = self._believed_cycle(payload, "report"), self._assembly
+        if cycle is None:
+            return False
+        if assembly is None or cycle != assembly.cycle:
+            self._on_other_cycle(cell, cycle, report)
+            if isinstance(assembly, ChangeAssembly):
+                assembly.take_late(cell, cycle, frame.version_of(payload), report)
+            return False
+        if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
+            self.faults["other_version"] += 1
+            assembly.leave_out(cell)
+            return False
+        if isinstance(assembly, Assembly):
+            return assembly.take(cell, report)
+        self.faults["other_mode"] += 1
+        return False
 
     def _on_state(self, cell: Cell, payload: bytes) -> None:
         """A node's state in mode event: of this cycle, or said late, or again."""
@@ -395,8 +431,8 @@ class Gateway:
         places = [place for corner, place in enumerate(members_of(cell)) if spoken_of >> corner & 1]
         members = [place for place in places if place in self._cells]
         self._presence.heard(members)
-        if cycle == self._acked_cycle and not all(self._accounted[member] for member in members):
-            self._acked[block_of(cell)] = False
+        if cycle == self._acked_cycle:
+            self._acked[block_of(cell)] = False  # it is not kept yet
         log.debug("node %s cycle %d: report outside its cycle", node_name(*cell), cycle)
 
     def _on_about(self, cell: Cell, payload: bytes) -> None:

@@ -8,6 +8,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.passwords import Login
+from gateway.site import Cell
 from protocol import topic
 
 KEEPALIVE_S = 30
@@ -55,6 +56,7 @@ class Link:
         """
         self.dropped = 0
         self._messages: queue.Queue[tuple[str, bytes]] = queue.Queue(QUEUE_LEN_MAX)
+        self._site_name = site_name
         self._cycle_topic = topic.cycle(site_name)
         self._wave_topic = topic.wave(site_name)
         self._wave = b""
@@ -84,6 +86,10 @@ class Link:
     def publish_beacon(self, data: bytes) -> None:
         """Send a beacon: QoS 0, not retained."""
         self._client.publish(self._cycle_topic, data)
+
+    def publish_acknowledgement(self, cell: Cell, data: bytes) -> None:
+        """Tell one node which of its reports are kept: QoS 0, not retained."""
+        self._client.publish(topic.of_node(self._site_name, *cell, topic.ACK), data)
 
     def publish_wave(self, data: bytes) -> None:
         """Hand a signed filter set to the nodes next to the gateway: QoS 1, retained, again on each new connection."""

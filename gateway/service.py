@@ -10,8 +10,10 @@ from gateway import decision
 from gateway.decision import Limits, State
 from gateway.gateway import Gateway, Outcome
 from gateway.link import Link
+from gateway.received import Arrivals
 from gateway.store import Basis, Store
 from gateway.store_schema import StoreError
+from protocol.grid import node_name
 
 # A cycle's messages are taken in one after the other; between two looks at the clock at most so many.
 _MESSAGES_AT_ONCE = 64
@@ -26,6 +28,7 @@ class Recorder:
 
     Attributes:
         stored, unstored: cycles since the start that are in the store, and that could not be stored.
+        late, gaps: reports since the start that were stored in no cycle, and gaps among reports.
     """
 
     def __init__(self, store: Store, run: int, limits: Limits, now_s: Callable[[], float] = time.time):
@@ -37,7 +40,7 @@ class Recorder:
             limits: that the gateway decides by.
             now_s: UTC seconds.
         """
-        self.stored = self.unstored = 0
+        self.stored = self.unstored = self.late = self.gaps = 0
         self._store = store
         self._run = run
         self._limits = limits
@@ -53,6 +56,7 @@ class Recorder:
         try:
             self._store.add_cycle(self._run, self._now_s(), outcome, basis)
             self.stored += 1
+            self._count(outcome.arrivals)
         except StoreError as error:
             # Without the cycle's number, or one fault would be another one in each cycle.
             fault = str(error).replace(f"run {self._run} cycle {outcome.record.cycle} ", "it ")
@@ -65,6 +69,17 @@ class Recorder:
         return not fault
 
 
+    def _count(self, arrivals: Arrivals) -> None:
+        self.late += len(arrivals.late)
+        self.gaps += len(arrivals.gaps)
+        for cell, boot, first, last in arrivals.gaps:
+            name = node_name(*cell)
+            if last is None:
+                log.info("%s started anew: what it reported before and nobody heard is lost, from %d on", name, first)
+            else:
+                log.warning("%s: reports %d to %d of its start %08x are lost", name, first, last, boot)
+
+
 def monotonic_ms() -> int:
     """Now, in ms; only differences mean something."""
     return time.monotonic_ns() // 1_000_000
@@ -72,6 +87,8 @@ def monotonic_ms() -> int:
 
 def run_cycle(gateway: Gateway, link: Link) -> Outcome:
     """Open a cycle and wait until it is decided; at most Timing.cycle_ms."""
+    for cell, data in gateway.acknowledgements():
+        link.publish_acknowledgement(cell, data)
     link.publish_beacon(gateway.start_cycle(monotonic_ms()))
     wave = gateway.wave_to_repeat()
     if wave:
@@ -126,8 +143,7 @@ def serve(
     next_s = time.monotonic()
     for done in itertools.count(1):
         outcome = run_cycle(gateway, link)
-        if not recorder.keep(outcome):
-            gateway.withhold_acknowledgement()
+        gateway.settle(outcome, recorder.keep(outcome))
         beside.on_outcome(outcome)
         beside.between_cycles()
         if done == cycles:

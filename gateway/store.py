@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from gateway import rule
+from gateway import rule, store_reports
 from gateway.cycles import Record
 from gateway.decision import Decision, Limits, State
 from gateway.exactness import Comparison
 from gateway.gateway import Outcome
 from gateway.model import Model
+from gateway.received import Arrivals, Gap, Key, Late, Reporter
 from gateway.samples import Samples
 from gateway.site import Cell, Site
 from gateway.store_blobs import pack_cycle, pack_head, unpack_cycle, unpack_filters, unpack_head
@@ -31,6 +32,7 @@ NOTE_LEN_MAX = 200
 REFUSED_MAX = 20
 # SQLite's pages, of 4 KB, that are copied in one go.
 _COPY_PAGES = 2_048
+NOTHING_CAME = Arrivals()
 # A beacon has four bytes for it.
 CYCLE_MAX = 0xFFFFFFFF
 
@@ -138,7 +140,7 @@ class Store:
         close_database(self._database, self.path)
 
     def add_cycle(self, run: int, at_s: float, outcome: Outcome, basis: Basis) -> None:
-        """Keep a cycle and its decision; both are on the disk when this returns.
+        """Keep a cycle, its decision and the reports that came with it; all are on the disk when this returns.
 
         Raises:
             StoreError: it is stored already, or its model is not.
@@ -155,6 +157,8 @@ class Store:
                 meaning = *decided.scores, decided.abnormal, *(decided.where or (None, None))
                 values = cycle.lastrowid, *model, basis.state.abnormal, *basis.limits, *meaning, *outcome.exact
                 self._database.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(values))})", values)
+                if outcome.arrivals != NOTHING_CAME:
+                    store_reports.add(self._database, values[0], at_s, outcome.arrivals)
         except sqlite3.IntegrityError as error:
             why = _BROKEN.get(error.sqlite_errorname, f"holds what cannot be stored ({error})")
             raise StoreError(f"{self.path}: run {run} cycle {record.cycle} {why}") from None
@@ -166,6 +170,27 @@ class Store:
     def latest_cycles(self, limit: int) -> Iterator[StoredCycle]:
         """The latest cycles in the order they were decided in, read one by one."""
         return self._select_cycles(_LATEST, (limit,))
+
+    def reporters(self) -> dict[Cell, list[Reporter]]:
+        """What came by now of each node's starts, the latest start at the end."""
+        return store_reports.reporters_of(self._rows(store_reports.REPORTERS))
+
+    def reports(self, run: int, cycle: int) -> list[Key]:
+        """The reports that a cycle's record rests on; none where they were not kept yet when it was stored."""
+        row = self._one(store_reports.CYCLE, (run, cycle))
+        named = {id_: ((row, col), boot) for id_, row, col, boot in self._rows(store_reports.NAMED)}
+        try:
+            return store_reports.keys_of(row[0], named) if row else []
+        except ValueError as error:
+            raise damaged(self.path, f"run {run} cycle {cycle}: {error}") from None
+
+    def late_reports(self) -> Iterator[Late]:
+        """The reports that are in no cycle, read one by one."""
+        return store_reports.late_of(self._rows(store_reports.LATE))
+
+    def gaps(self) -> Iterator[Gap]:
+        """What is known to be lost, in the order found out."""
+        return store_reports.gaps_of(self._rows(store_reports.GAPS))
 
     def last_run(self) -> int | None:
         """The run of the latest cycle; None where none is stored."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gateway import store_reports
 from gateway.site import Site
 
 FILE = "thermesh.db"
@@ -82,6 +83,7 @@ STEPS = (
             note TEXT NOT NULL
         ) STRICT""",
     ),
+    store_reports.STEP,
 )
 VERSION = len(STEPS)
 

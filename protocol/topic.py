@@ -1,14 +1,15 @@
 """Topics under `tm/1/<site>/` (docs/protocol.md): who publishes what where.
 
-`n/<id>` is a node by name (n-RR-CC), `b/<row>-<col>` a block.
+`n/<id>` is a node by name (n-RR-CC), `b/<row>-<col>` a block, below it a corner for each member.
 """
 
-from protocol.grid import BLOCK_SIDE, block_name, node_name
+from protocol.grid import BLOCK_SIDE, block_name, corner_of, node_name
 
 ROOT = "tm/1/"
 SITE_CHARACTERS_MAX = 32
-# Below a node's topics: what the gateway tells this node alone, as a topic filter.
+# Below a node's topics: what the gateway tells this node alone, as a topic filter; and there what it acknowledges.
 DOWN = "down/#"
+ACK = "down/ack"
 # Bytes, for each character of a text that MicroPython looks at becomes a name, and stays in the heap for ever.
 _SITE_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -55,5 +56,10 @@ def of_nodes(site: str, leaf: str) -> str:
 
 
 def of_block(site: str, row: int, col: int) -> str:
-    """The topic on which members of the block of node (row, col) hand over their activations."""
-    return base(site) + "b/" + block_name(row // BLOCK_SIDE, col // BLOCK_SIDE)
+    """The topic filter for what members of the block of node (row, col) hand over."""
+    return base(site) + "b/" + block_name(row // BLOCK_SIDE, col // BLOCK_SIDE) + "/+"
+
+
+def of_member(site: str, row: int, col: int) -> str:
+    """The topic on which node (row, col) hands its activations over: its own, so that nobody can in its name."""
+    return of_block(site, row, col)[:-1] + str(corner_of(row, col))

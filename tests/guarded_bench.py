@@ -33,8 +33,12 @@ def name_of(row, col):
     return f"n-{row:02}-{col:02}"
 
 
-def block_topic(row, col):
-    return f"tm/1/memory/b/{row // 2:02}-{col // 2:02}"
+def block_topics(row, col):
+    return [f"tm/1/memory/b/{row // 2:02}-{col // 2:02}/{corner}" for corner in range(4)]
+
+
+def member_topic(row, col):
+    return block_topics(row, col)[row % 2 * 2 + col % 2]
 
 
 def are_neighbours(one, other):
@@ -44,7 +48,7 @@ def are_neighbours(one, other):
 # Everything that is said on the site, by nodes that exist and by one in a hole; and what has no business there.
 OF_NODES = {(cell, leaf): f"tm/1/memory/n/{name_of(*cell)}/{leaf}" for cell in [*CELLS, (0, 1)] for leaf in LEAVES}
 TOPICS = {"tm/1/memory/cycle", "tm/1/memory/wave", "tm/1/memory", "tm/1/memory/n/n-00-00", *OF_NODES.values()}
-TOPICS |= {block_topic(*cell) for cell in [*CELLS, (0, 3)]}
+TOPICS |= {name for cell in [*CELLS, (0, 3)] for name in block_topics(*cell)}
 TOPICS |= {"tm/1/other/cycle", "tm/1/other/n/n-00-00/halo", "tm/2/memory/cycle", "bridge/config", "cycle", "x"}
 TOPICS |= {f"tm/1/memory/n/n-00-00/{leaf}" for leaf in ("down", "halo/x", "x")}
 
@@ -56,7 +60,7 @@ def may_publish():
     allowed.add(("gateway", "tm/1/memory/n/n-00-00/down"))  # MQTT 3.1.1, 4.7.1.2: '#' stands for its parent too
     own = ("halo", "up", "wave", "state", "about", "health")
     allowed |= {(name_of(*cell), OF_NODES[cell, leaf]) for cell in CELLS for leaf in own}
-    return allowed | {(name_of(*cell), block_topic(*cell)) for cell in CELLS}
+    return allowed | {(name_of(*cell), member_topic(*cell)) for cell in CELLS}
 
 
 def may_read():
@@ -64,7 +68,7 @@ def may_read():
     heard = ("up", "state", "about", "health")
     allowed = {("gateway", topic) for (_, leaf), topic in OF_NODES.items() if leaf in heard}
     for cell in CELLS:
-        topics = {"tm/1/memory/cycle", block_topic(*cell), OF_NODES[cell, "down/ack"], OF_NODES[cell, "down/cmd"]}
+        topics = {"tm/1/memory/cycle", *block_topics(*cell), OF_NODES[cell, "down/ack"], OF_NODES[cell, "down/cmd"]}
         topics |= {OF_NODES[other, leaf] for other in CELLS if are_neighbours(cell, other) for leaf in ("halo", "wave")}
         topics |= {"tm/1/memory/wave"} if cell in NEXT_TO_GATEWAY else set()
         allowed |= {(name_of(*cell), topic) for topic in topics}

@@ -139,11 +139,13 @@ class MeshInMemory:
     def run_cycle(self):
         """One period: the beacon goes out, the outcome comes back, the rest of the period passes."""
         end_ms, outcome = self.now_ms + TIMING.period_ms, None
+        for cell, data in self.gateway.acknowledgements():
+            self.at(0, self._acknowledge, cell, data)
         self._spread(self.nodes, self.gateway.start_cycle(self.now_ms))
         self.at(self.gateway.due_ms() - self.now_ms, int)  # nothing happens then but the look at the gateway below
         while self._events and self._events[0][0] < end_ms:
             self._next_event()
-            outcome = outcome or self.gateway.poll(self.now_ms)
+            outcome = outcome or self._outcome()
         self.now_ms = end_ms
         return outcome
 
@@ -158,6 +160,16 @@ class MeshInMemory:
         """End a node as a power cut would; with `will` the broker tells the gateway."""
         if self.nodes.pop(cell, None) and will:
             self.gateway.on_message(topic.of_node(self._site.name, *cell, "state"), b"lost")
+
+    def _outcome(self):
+        outcome = self.gateway.poll(self.now_ms)
+        if outcome:
+            self.gateway.settle(outcome, True)
+        return outcome
+
+    def _acknowledge(self, cell, data):
+        if cell in self.nodes:
+            self.nodes[cell].on_acknowledgement(data)
 
     def _next_event(self):
         self.now_ms, _, action = heapq.heappop(self._events)

@@ -26,7 +26,7 @@ class Line:
     def __init__(self):
         self.heard, self.pieces = [], []
         session = (KEEPALIVE_S, CONNECT, SUBSCRIBE, FACTS)
-        self.client = Client(session, lambda payload: self.heard.append(bytes(payload)), self._take_piece)
+        self.client = Client(session, lambda _, payload: self.heard.append(bytes(payload)), self._take_piece)
         self.now_ms = BEFORE_WRAP
 
     def _take_piece(self, at, size, data):

@@ -1,5 +1,6 @@
 """Messages that nobody means: honest ones with bytes changed, cut or made longer, and random bytes, on every topic."""
 
+import fnmatch
 import json
 import random
 
@@ -95,15 +96,23 @@ def honest_messages(site):
 
 def topic_of(site, cell, destination):
     if destination == TO_BLOCK:
-        return topic.of_block(site.name, *cell)
+        return topic.of_member(site.name, *cell)
     return topic.of_node(site.name, *cell, {TO_HALO: "halo", TO_GATEWAY: "up"}[destination])
+
+
+def may_say(site, data, name):
+    """Whether whose topic it is may say this; of a member its corner counts, the node looks at its block."""
+    kind, sender = data[0] & 15, (frame.row_of(data), frame.col_of(data))
+    if kind == frame.MEMBER:
+        return name[-2:] == topic.of_member(site.name, *sender)[-2:]
+    return name == (topic.cycle(site.name) if kind == frame.BEACON else topic_of(site, sender, TO_HALO))
 
 
 def all_topics(site):
     """Every topic that a node or the gateway hears."""
     names = {topic.cycle(site.name)}
     for cell in site.cells:
-        names |= {topic.of_block(site.name, *cell)}
+        names |= {topic.of_member(site.name, *cell)}
         names |= {topic.of_node(site.name, *cell, leaf) for leaf in ("halo", "up", *LEAVES)}
     return sorted(names)
 
@@ -112,13 +121,19 @@ def hearers(site):
     """By topic the cells of the nodes that hear it."""
     found = {name: [] for name in all_topics(site)}
     for cell in site.cells:
-        for name in start.heard_topics(site.name, *cell, int(site.neighbour_masks[cell])):
-            found[name].append(cell)
+        for heard in start.heard_topics(site.name, *cell, int(site.neighbour_masks[cell])):
+            for name in fnmatch.filter(found, heard.replace("+", "?")):
+                found[name].append(cell)
     return found
 
 
-def verdict(site, cell, data):
-    """What a node has to count a frame as whatever it is doing: "malformed", "stranger", "own" or None: it depends."""
+def verdict(site, cell, data, name=None):
+    """What a node has to count a frame as whatever it is doing: "malformed", "stranger", "own" or None: it depends.
+
+    With the topic it came on, not everybody may have said it there.
+    """
+    if name is not None and len(data) >= frame.HEADER_SIZE and not may_say(site, data, name):
+        return "stranger"
     kind = frame.kind_of(data)
     if kind in (0, frame.REPORT):
         return "malformed"

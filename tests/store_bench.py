@@ -11,7 +11,8 @@ from gateway.cycles import Record
 from gateway.decision import LIMITS_DEFAULT, Decision, State
 from gateway.exactness import Comparison, compare
 from gateway.gateway import Outcome
-from gateway.store import ACTIVE, Basis, Store, StoredModel
+from gateway.received import Arrivals, Gap, Key, Late, Reporter
+from gateway.store import ACTIVE, NOTHING_CAME, Basis, Store, StoredModel
 from gateway.store_schema import FILE
 
 SITE = make_site(3, 4, {(0, 3)})
@@ -74,9 +75,19 @@ def decide(state, record, model, head, site=SITE):
     return state, Outcome(record, decided, model.filters.version, model.head.revision, exact)
 
 
-def outcome_of(record, abnormal=False, where=None):
+def outcome_of(record, abnormal=False, where=None, arrivals=NOTHING_CAME):
     """A record with a decision out of thin air, by the model 1 / 1."""
-    return Outcome(record, Decision((0.75, 0.25), abnormal, where), 1, 1, Comparison(5, 4, 3))
+    return Outcome(record, Decision((0.75, 0.25), abnormal, where), 1, 1, Comparison(5, 4, 3), arrivals)
+
+
+def arrived(cycle, boot=0xFFFFFFFF):
+    """A report of each of two nodes in a cycle, a late one, and a gap."""
+    first, second = Key((0, 0), boot, 3 * cycle + 2), Key((2, 3), boot, 3 * cycle + 3)
+    late = Late(Key((0, 0), boot, 3 * cycle + 3), b"late %d" % cycle)
+    gap = Gap((2, 3), boot, 3 * cycle + 1, 3 * cycle + 1 if cycle % 2 else None)
+    last = 3 * cycle + 3
+    reporters = ((0, 0), Reporter(boot, last, frozenset({last - 2}))), ((2, 3), Reporter(boot, last))
+    return Arrivals((second, first), (late,), (gap,), reporters)
 
 
 def stored_model(version=1, revision=1, status=ACTIVE, **fields):

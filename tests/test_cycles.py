@@ -123,23 +123,25 @@ def test_a_report_that_speaks_of_a_hole_does_not_fit():
     assert made.take((0, 0), report((1, 2), pooled=0b0111))
 
 
-def test_a_block_is_settled_when_none_of_its_members_that_were_there_is_missing():
+def test_a_block_is_settled_when_none_of_its_members_can_have_made_another_report():
     made = assembly()
     assert [[False, False]] == made.settled_blocks.tolist()
     made.take((0, 2), report((), (0, 2), no_reading=0b0101))
-    assert [[False, True]] == made.settled_blocks.tolist()
+    assert [[False, False]] == made.settled_blocks.tolist(), "(1, 2) has no reading, yet may own the block"
+    made.take((1, 2), report((), (1, 2), no_reading=0b0100))
+    assert [[False, False]] == made.settled_blocks.tolist(), "that it says nothing new is no report taken"
     made.take((0, 0), report((1, 2), pooled=0b0111))
-    assert [[False, True]] == made.settled_blocks.tolist(), "(1, 1) is missing"
+    assert [[False, False]] == made.settled_blocks.tolist(), "(1, 1) is missing"
     made.take((0, 1), report((1, 2), (0, 1), pooled=0b1110))
-    assert [[True, True]] == made.settled_blocks.tolist()
+    assert [[True, False]] == made.settled_blocks.tolist()
 
 
-def test_nobody_settles_a_block_of_which_nothing_came_though_all_its_members_were_absent():
+def test_nobody_settles_a_block_of_which_nothing_came_or_of_which_somebody_is_absent():
     absent = NOBODY.copy()
     absent[:, 2] = absent[1, 1] = True
     made = assembly(absent)
     made.take((0, 0), report((1, 2), pooled=0b0111))
-    assert [[True, False]] == made.settled_blocks.tolist()
+    assert [[False, False]] == made.settled_blocks.tolist()
 
 
 def test_only_cells_worth_waiting_for_hold_a_cycle_open():

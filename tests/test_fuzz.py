@@ -178,7 +178,7 @@ class NoiseClient:
             if body + (2 if body < 128 else 3) > IN_MAX:
                 self.too_long[cell] += 1
             else:
-                self.due[cell][verdict(SITE, cell, payload)] += 1
+                self.due[cell][verdict(SITE, cell, payload, name)] += 1
 
     def close(self):
         self._client.disconnect()

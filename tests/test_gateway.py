@@ -1,5 +1,6 @@
 """The gateway without I/O: what it takes in, what it refuses by name, how cycles begin, end and are acknowledged."""
 
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from protocol.health import COUNTERS
 SITE = make_site(2, 3)
 LEAVES = ("up", "state", "about", "health")
 VERSION = 1
+NUMBERS = itertools.count(1)
 
 
 class Gathered:
@@ -37,9 +39,10 @@ def name_of(cell, leaf="up"):
     return topic.of_node(SITE.name, *cell, leaf)
 
 
-def report_of(owner, cycle, pooled, without=None, header=(RUN, VERSION)):
+def report_of(owner, cycle, pooled, without=None, header=(RUN, VERSION), seq=None):
+    """Each has a number of its own, unless it is given."""
     head = frame.header(frame.REPORT, *owner, header[0], cycle, header[1])
-    return report.pack(head, 1, 1, Gathered(owner, pooled, without), b"\x10")
+    return report.pack(head, 1, seq or next(NUMBERS), Gathered(owner, pooled, without), b"\x10")
 
 
 def say(site, owner, cycle, pooled, **options):
@@ -352,48 +355,105 @@ def test_the_next_beacon_acknowledges_the_blocks_that_reported(owners, acked):
     assert [(0, col) in acked for col in range(2)] == [beacon.acknowledged(second, 0, col) for col in range(2)]
 
 
-def test_a_block_with_a_missing_member_is_not_acknowledged_until_the_member_is_given_up():
-    """So its owner says the report again: it may have been another owner's that was lost."""
+def acked_blocks(data):
+    return [beacon.acknowledged(data, 0, col) for col in range(2)]
+
+
+def acknowledged(site):
+    """What single nodes are told: by cell, which of the first hundred reports are kept."""
+    found = {}
+    for cell, data in site.acknowledgements():
+        assert report.is_ack(data)
+        kept = [seq for seq in range(1, 101) if report.is_acknowledged(data, report_of(cell, 0, 1, seq=seq))]
+        found[cell] = kept
+    return found
+
+
+def test_a_block_with_a_missing_member_is_not_acknowledged_but_who_reported_it_is():
+    """It may have been owner, too, and its report may be lost."""
     site = gateway()
-    acked = []
     for cycle in range(GONE_CYCLES + 2):
         data = site.start_cycle(0)
-        acked.append([beacon.acknowledged(data, 0, col) for col in range(2)])
-        all_report(site, cycle, without=(1, 1))
-        site.poll(TIMING.period_ms)
-    assert [[False, False], *[[False, True]] * GONE_CYCLES, [True, True]] == acked
+        assert [False, cycle > 0] == acked_blocks(data)
+        say(site, (0, 0), cycle, 0b0111, seq=cycle + 1)
+        say(site, (0, 2), cycle, 0b0101)
+        site.settle(site.poll(TIMING.period_ms), True)
+        assert {(0, 0): list(range(1, cycle + 2))} == acknowledged(site)
 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("version", [VERSION, VERSION + 1])
-def test_a_block_of_which_a_report_came_that_is_not_stored_is_not_acknowledged(version, late):
-    """Another node of it was taken for gone, or uses other filters; what it says shall be said again."""
-    site = gateway()
-    for cycle in range(GONE_CYCLES + 1):
-        site.start_cycle(0)
-        all_report(site, cycle, without=(1, 1))
-        if cycle < GONE_CYCLES:
-            site.poll(TIMING.period_ms)
-    if late:
-        site.poll(1)
-    if late or version != VERSION:
-        say(site, (1, 1), GONE_CYCLES, 0b1000, header=(RUN, version))
-    if not late:
-        site.poll(1)
-    data = site.start_cycle(TIMING.period_ms)
-    assert GONE_CYCLES == beacon_fields(data).acked_cycle
-    told = late or version != VERSION
-    assert [not told, True] == [beacon.acknowledged(data, 0, col) for col in range(2)]
-
-
-def test_a_late_report_that_says_nothing_new_takes_no_acknowledgement_back():
+def test_a_block_of_which_a_report_came_that_is_in_no_cycle_is_not_acknowledged(version, late):
+    """Another node of it was taken for gone, or uses other filters; its report is kept with the next outcome."""
     site = gateway()
     site.start_cycle(0)
     all_report(site, 0)
-    site.poll(1)
-    all_report(site, 0)
+    if late:
+        site.settle(site.poll(1), True)
+    if late or version != VERSION:
+        say(site, (1, 1), 0, 0b1000, header=(RUN, version), seq=7)
+    if not late:
+        site.settle(site.poll(1), True)
+    told = late or version != VERSION
+    assert {(0, 0), (1, 1)} if told and not late else set() == set(acknowledged(site))
     data = site.start_cycle(TIMING.period_ms)
-    assert [True, True] == [beacon.acknowledged(data, 0, col) for col in range(2)]
+    assert [not told, True] == acked_blocks(data)
+    late_ones = site.poll(2 * TIMING.period_ms).arrivals.late
+    assert [((1, 1), 1, 7)] if late else [] == [found.key for found in late_ones]
+
+
+def test_what_cannot_be_kept_is_not_acknowledged_and_is_taken_again():
+    site = gateway()
+    site.start_cycle(0)
+    said = [report_of((0, 0), 0, 0b0111, seq=1), report_of((0, 2), 0, 0b0101, seq=1)]
+    for data in said:
+        site.on_message(name_of((data[1], data[2])), data)
+    site.settle(site.poll(TIMING.period_ms), False)
+    assert {} == acknowledged(site)
+    assert [False, False] == acked_blocks(site.start_cycle(TIMING.period_ms))
+    for data in said:
+        site.on_message(name_of((data[1], data[2])), data)
+    outcome = site.poll(2 * TIMING.period_ms)
+    assert said == [frame for _, frame in outcome.arrivals.late]
+    site.settle(outcome, True)
+    assert {(0, 0): [1], (0, 2): [1]} == acknowledged(site)
+
+
+def test_a_report_that_is_kept_is_acknowledged_again_and_taken_no_more():
+    site = gateway()
+    site.start_cycle(0)
+    all_report(site, 0)
+    data = report_of((0, 0), 0, 0b1111, seq=3)
+    site.on_message(name_of((0, 0)), data)
+    site.settle(site.poll(TIMING.period_ms), True)
+    site.acknowledgements()
+    for _ in range(2):
+        site.on_message(name_of((0, 0)), data)
+    assert {(0, 0): [3]}.keys() == acknowledged(site).keys()
+    assert ((), ()) == site.received.arrivals()[:2]
+    assert 3 == site.faults["double"]  # it said nothing new when it came first
+
+
+def test_a_late_report_that_is_kept_takes_no_acknowledgement_back():
+    site = gateway()
+    site.start_cycle(0)
+    data = report_of((0, 0), 0, 0b1111)
+    site.on_message(name_of((0, 0)), data)
+    say(site, (0, 2), 0, 0b0101)
+    site.settle(site.poll(1), True)
+    site.on_message(name_of((0, 0)), data)
+    assert [True, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
+
+
+def test_a_report_to_another_run_or_from_the_future_is_kept_in_no_cycle():
+    site = gateway()
+    site.start_cycle(0)
+    say(site, (0, 0), 0, 0b0111, header=(RUN - 1, VERSION))
+    say(site, (0, 2), AHEAD_MAX + 1, 0b0101)
+    outcome = site.poll(TIMING.period_ms)
+    assert [(0, 0), (0, 2)] == [late.key.cell for late in outcome.arrivals.late]
+    assert not outcome.record.pooled.any()
+    assert {"other_run": 1, "too_far_ahead": 1} == +site.faults
 
 
 def test_a_block_is_acknowledged_in_the_cycle_after_and_not_for_ever():

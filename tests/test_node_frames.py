@@ -28,7 +28,7 @@ from node_bench import (
 )
 
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_HALO
-from protocol import beacon, frame, grid, health
+from protocol import beacon, frame, grid
 from protocol.report import Report
 
 # Filter versions
@@ -280,13 +280,3 @@ def test_a_driver_may_raise_anything(error):
     bench = Bench(sensor=Raising(error))
     bench.hear(beacon_of(5))
     assert {"sensor_fault": 1} == bench.faults()
-
-
-def test_the_ring_remembers_the_latest_faults_with_their_cycles():
-    bench = busy_bench()
-    for _ in range(20):
-        bench.hear(b"")
-    bench.hear(reading_of((1, 3), 41))
-    pairs = list(zip(bench.node.trace.ring[::2], bench.node.trace.ring[1::2], strict=True))
-    assert 16 == len(pairs)
-    assert {(41, health.MALFORMED), (41, health.STRANGER)} == set(pairs)

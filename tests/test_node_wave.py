@@ -240,13 +240,6 @@ def test_a_node_without_a_reading_confirms_a_set_in_cycles_of_that_set(bench):
     assert CONFIRMED == bench.node.wave.phase
 
 
-def test_a_fault_of_the_wave_is_remembered_with_its_cycle(bench):
-    complete(bench, 5, 1)
-    feed(bench, signed(2)[:-1])
-    work(bench)
-    assert [5, health.REFUSED_SIGNATURE] == list(bench.node.trace.ring[:2])
-
-
 # What is said
 
 

@@ -6,7 +6,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from store_bench import SITE, calm, new_store, outcome_of
+from store_bench import SITE, arrived, calm, new_store, outcome_of
 
 from gateway.cycles import Record
 from gateway.decision import LIMITS_DEFAULT, State
@@ -45,6 +45,7 @@ def test_a_head_that_version_1_wrote_is_read_as_it_was():
 DIGESTS = (
     "0252af0e2a97e4d7",
     "1317f7d8c19e8d11",
+    "23cc90159a1e0d04",
 )
 
 
@@ -73,8 +74,11 @@ def use(folder):
         store.active_model()
         for stored in found[-2:]:
             recompute(store, stored)
-        store.add_cycle(2, 0.0, outcome_of(calm(0)), BASIS)
+        store.add_cycle(2, 0.0, outcome_of(calm(0), arrivals=arrived(0, boot=7)), BASIS)
         store.set_label(1, (1, 2), False, 0.0)
+        store.reports(1, 12)
+        for kept in (store.reporters(), store.late_reports(), store.gaps()):
+            list(kept)
 
 
 @pytest.fixture
@@ -82,7 +86,7 @@ def whole(tmp_path):
     """The bytes of a store that holds something of everything."""
     with new_store(tmp_path) as store:
         for cycle in range(30):
-            store.add_cycle(1, 0.0, outcome_of(calm(cycle)), BASIS)
+            store.add_cycle(1, 0.0, outcome_of(calm(cycle), arrivals=arrived(cycle)), BASIS)
         store.set_label(1, (3, 9), True, 0.0, "Übung")
     return (tmp_path / FILE).read_bytes()
 

@@ -16,6 +16,7 @@ from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
 from gateway.link import Link
 from gateway.passwords import Login
+from gateway.received import Received
 from gateway.rollouts import Order, Rollouts, place
 from gateway.site import Cell, Site
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
@@ -58,6 +59,7 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         _write_nodes(config, Access(broker.host, broker.port, known), active.filter_set, key)
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
         gateway.mode, gateway.copies = MODES[config.mode], config.copies
+        gateway.received = Received(store.reporters())
         rollouts = Rollouts(store, gateway, link.publish_wave, key)
         rollouts.start(active)
         learner = Learner(config.state, config.site, config.learning.cycles_max, config.limits.threshold)

@@ -17,9 +17,10 @@ from gateway.config import next_run
 from gateway.decision import LIMITS_DEFAULT
 from gateway.gateway import Gateway, Outcome, Timing
 from gateway.model import SIGN, Model, NodeLayer
+from gateway.received import Received
 from gateway.rollouts import Order, Rollouts, place
 from gateway.service import Recorder
-from gateway.site import Site
+from gateway.site import Cell, Site
 from gateway.store import ACTIVE, Store
 from gateway.store_schema import StoreError
 from protocol import frame
@@ -62,7 +63,7 @@ class GatewayShell:
         wave: the signed set that its connection publishes again each time, b"" before the first.
         reports: payloads of reports, and of states in mode event, that came in since the cycle opened.
         postponed: looks at the roll-outs that the store cut short.
-        connect, publish_beacon, publish_wave: the connection's; set by who joins the parts.
+        connect, publish_acknowledgement, publish_beacon, publish_wave: the connection's; set by who joins the parts.
         on_outcome: called with each Outcome and whether it was stored, once that is settled.
         on_beacon: called with each beacon, while `reports` are still those of the cycle before.
         on_push: called with a signed set and its version before anybody gets it for the first time.
@@ -92,6 +93,7 @@ class GatewayShell:
         self.postponed = 0
         self.reports: list[bytes] = []
         self.connect: Callable[[], None]
+        self.publish_acknowledgement: Callable[[Cell, bytes], None]
         self.publish_beacon: Callable[[bytes], None]
         self.publish_wave: Callable[[bytes], None]
         self.on_outcome: Callable[[Outcome, bool], None]
@@ -127,6 +129,7 @@ class GatewayShell:
         run = next_run(self._folder, max(store.last_run() or 0, RUN_FLOOR))
         self.gateway = Gateway(self._site, active.model, _TIMING_LOSSY if self.copies else TIMING, run, LIMITS_DEFAULT)
         self.gateway.mode, self.gateway.copies, self.gateway.wants_proof = self._mode, self.copies, True
+        self.gateway.received = Received(store.reporters())
         self._rollouts = Rollouts(store, self.gateway, self._hand_out, self._key, self._now_s)
         self._recorder = Recorder(store, run, LIMITS_DEFAULT, self._now_s)
         self.is_up = True
@@ -174,6 +177,8 @@ class GatewayShell:
 
     def _open_cycle(self) -> None:
         self._look()
+        for cell, words in self.gateway.acknowledgements():
+            self.publish_acknowledgement(cell, words)
         data = self.gateway.start_cycle(self._now_ms())
         self.on_beacon(data)
         self.reports.clear()
@@ -190,8 +195,7 @@ class GatewayShell:
         if outcome is None:
             return
         is_stored = self._recorder.keep(outcome)
-        if not is_stored:
-            self.gateway.withhold_acknowledgement()
+        self.gateway.settle(outcome, is_stored)
         self.on_outcome(outcome, is_stored)
         self._look()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway.site import Cell, Site, block_of
-from protocol import grid, topic
+from protocol import frame, grid, topic
 from sim.network.clock import Clock
 from sim.network.faults import DELAY_MS, GATEWAY, Links
 from sim.network.gateway_shell import GatewayShell
@@ -17,7 +17,7 @@ from sim.network.journal import Journal
 from sim.network.node_shell import NodeShell
 from sim.network.sets import Sets
 
-_STATE, _ABOUT = 3, 4  # places in NodeShell.topics behind the three destinations
+_STATE, _ABOUT, _ACK = 3, 4, 6  # places in NodeShell.topics behind the three destinations
 # firmware/link.py: waits 1 s, 1 s, 2 s, 2 s ... 60 s between tries, each between half and whole.
 BACK_OFF_MS_MIN, BACK_OFF_MS_MAX = 1_000, 60_000
 # What a connection takes from its start to the last SUBACK.
@@ -38,6 +38,8 @@ class Network:
         is_up: the broker runs.
         on_frame: called with a shell, destination and frame whenever a node sends one, lost or not.
         check: called with a shell whenever its node has taken a step.
+        on_report: called with each report that a node says, whether it is connected or not.
+        on_told: called with the reports that a node forgot because of a beacon or an acknowledgement.
         on_fault: called with a shell and what its node raised.
     """
 
@@ -51,6 +53,8 @@ class Network:
         self.is_up = True
         self.on_frame: Callable[[NodeShell, int, bytes], None] = _nothing
         self.check: Callable[[NodeShell], None] = _nothing
+        self.on_report: Callable[[bytes], None] = _nothing
+        self.on_told: Callable[[set[bytes]], None] = _nothing
         self.on_fault: Callable[[NodeShell, Exception], None] = _raise
         self._random = source
         self._states: dict[Cell, bytes] = {}
@@ -196,6 +200,14 @@ class Network:
         if self.gateway.connected:
             self._spread(GATEWAY, list(self.shells.values()), data)
 
+    def publish_acknowledgement(self, cell: Cell, data: bytes) -> None:
+        """The gateway speaks to one node."""
+        shell = self.shells[cell]
+        self.journal.sent(self.clock.now_ms, shell.topics[_ACK], data)
+        if self.gateway.connected:
+            for delay_ms in self.links.delays_ms(GATEWAY, cell, self.clock.now_ms):
+                self.clock.after(delay_ms, self._acknowledge, shell, data)
+
     def poll(self, shell: NodeShell) -> None:
         """Let a node do what is due, send what it says, and remember when it wants to be polled again."""
         node, now_ms = shell.node, self.clock.now_ms
@@ -207,6 +219,8 @@ class Network:
             self.on_fault(shell, error)
             return
         for destination, data in frames:
+            if frame.kind_of(data) == frame.REPORT:
+                self.on_report(data)
             self._publish(shell, destination, data)
         if shell.connected:
             self.sets.follow(shell, node.wave)
@@ -254,11 +268,21 @@ class Network:
         now_ms, dirty = self.clock.now_ms, self.dirty
         for shell in subscribers:
             if shell.connected and shell.node is not None:
+                held = shell.held_reports() if frame.kind_of(data) == frame.BEACON else None
                 try:
                     shell.node.on_frame(data, shell.ticks(now_ms))
                 except Exception as error:
                     self.on_fault(shell, error)
+                if held:
+                    self.on_told(held - shell.held_reports())
                 dirty[shell.cell] = shell
+
+    def _acknowledge(self, shell: NodeShell, data: bytes) -> None:
+        node = shell.node
+        if shell.connected and node is not None:
+            held = shell.held_reports()
+            self._try(shell, lambda _now_ms: node.on_acknowledgement(data))
+            self.on_told(held - shell.held_reports())
 
     def _try(self, shell: NodeShell, action: Callable[[int], None]) -> None:
         try:

@@ -7,16 +7,17 @@ import random
 from pathlib import Path
 from typing import Any
 
-from firmware import start
+from firmware import ring, start
 from firmware.node import Node
 from gateway.site import Cell, Site
-from protocol import topic
+from protocol import frame, topic
 from protocol.compat import TICKS_PERIOD
 from protocol.grid import node_name
 from sim.network.faults import GATEWAY
 
 # A node's own clock starts so shortly before its ticks wrap, at each start anew.
 WRAPS_WITHIN_MS = 60_000
+LEAVES = ("halo", "up", "state", "about", "wave", topic.ACK)
 _TICKS_MASK = TICKS_PERIOD - 1
 
 
@@ -39,7 +40,8 @@ class NodeShell:
         cell, name: which node.
         node: the real Node, None while it is down.
         path: of its flashed filter set.
-        topics: halo, block, up (in the order of the destinations in firmware/stages.py), state, about, wave.
+        topics: halo, block, up (in the order of the destinations in firmware/stages.py), state, about, wave and
+            down/ack.
         halo, block: the shells that hear its frames; filled in when all are there.
         is_entry: the gateway hands it new sets.
         connected: to the broker.
@@ -59,8 +61,8 @@ class NodeShell:
         self.cell, self.name = cell, node_name(row, col)
         self.node: Node | None = None
         self.path = str(path)
-        own = [topic.of_node(site.name, row, col, leaf) for leaf in ("halo", "up", "state", "about", "wave")]
-        self.topics = (own[0], topic.of_block(site.name, row, col), *own[1:])
+        own = [topic.of_node(site.name, row, col, leaf) for leaf in LEAVES]
+        self.topics = (own[0], topic.of_member(site.name, row, col), *own[1:])
         self.halo: list[NodeShell] = []
         self.block: list[NodeShell] = []
         self.is_entry = cell in site.next_to_gateway
@@ -97,6 +99,17 @@ class NodeShell:
     def ticks(self, now_ms: int) -> int:
         """What the node's own clock shows."""
         return (self._origin + now_ms) & _TICKS_MASK
+
+    def held_reports(self) -> set[bytes]:
+        """The reports that its node holds because nobody acknowledged them yet."""
+        found: set[bytes] = set()
+        place = ring.FIRST
+        while self.node and place < ring.end_of(self.node.ring):
+            waiting = bytes(ring.waiting_at(self.node.ring, place))
+            place += 1 + len(waiting)
+            if frame.kind_of(waiting) == frame.REPORT:
+                found.add(waiting)
+        return found
 
     def halt(self) -> None:
         """The node's power is gone; its files stay as they are."""

@@ -1,6 +1,6 @@
 """What must hold whatever goes wrong, as far as it exists, checked after every step of every part.
 
-P1 P3 P5  of the store: store_promises.py
+P1 P2 P3 P5  of the store: store_promises.py
 P4      a node computes with a complete set that was flashed or signed, never older than the last one it confirmed; what
         lies on its flash is the same at any instant
 P6      nothing raises
@@ -31,7 +31,7 @@ from protocol.report import Report
 from sim.network.agreement import Judged
 from sim.network.node_shell import NodeShell
 
-NAMES = ("P1", "P3", "P4", "P5", "P6", "exact", "mixed", "rising", "calm", "states", "wave")
+NAMES = ("P1", "P2", "P3", "P4", "P5", "P6", "exact", "mixed", "rising", "calm", "states", "wave")
 # Mode event: the second heartbeat behind a fault is over.
 RECOVERY_CYCLES = 2 * HEARTBEAT + 1
 # So many broken promises are kept; the first one is what matters.

@@ -180,6 +180,8 @@ class Simulation:
         else:
             self.promises.check_wave(list(self.network.shells.values()), self.gateway.newest, self.clock.now_ms)
             self.store_promises.check_all(self.clock.now_ms)
+            held = [shell.held_reports() for shell in self.network.shells.values()]
+            self.store_promises.check_held(set().union(*held), self.clock.now_ms)
         return self._summary(time.monotonic() - begin_s, time.process_time() - begin_cpu_s)
 
     def _source(self, name: str) -> random.Random:
@@ -206,10 +208,13 @@ class Simulation:
         network, gateway = self.network, self.gateway
         network.join(self.site, shells, gateway)
         network.check, network.on_fault = self._check, self._on_fault
+        network.on_report = self.store_promises.make
+        network.on_told = lambda forgotten: self.store_promises.check_told(forgotten, self.clock.now_ms)
         if self.plan.in_event:
             network.on_frame = self.agreement.take
         gateway.connect = network.connect_gateway
         gateway.publish_beacon, gateway.publish_wave = network.publish_beacon, network.sets.publish
+        gateway.publish_acknowledgement = network.publish_acknowledgement
         gateway.on_outcome, gateway.on_push = self._on_outcome, self.promises.know
         gateway.on_beacon, gateway.on_fault = self._on_beacon, partial(self._report, "gateway")
 

@@ -2,10 +2,12 @@
 
 A report is that of a block's owner; in mode event the state of one node takes its place.
 
-P1      what a beacon acknowledges is in the store: the cycle, and every report of it that came in. It stays there over
-        restarts, and a cycle that could not be stored is never acknowledged
+P1      what a beacon acknowledges is in the store: the cycle, and every report of it that came in; and so is each
+        report that a node forgot because it was told so. It stays there over restarts, and a cycle that could not be
+        stored is never acknowledged
+P2      at the end each report that was ever made is in the store, or in a gap, or its node still holds it
 P3      each cycle that was stored is there once, in the order decided, and no other; it holds what reports of this very
-        cycle said; (node, boot, seq) names one report of one cycle
+        cycle said; each report is in the store once at most, in its cycle or among the late ones
 P5      a stored cycle gives the same scores, decision and comparison once more, when it is stored and at the end
 """
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from gateway.cycles import Record, members_of
 from gateway.gateway import Outcome
+from gateway.received import Arrivals, Gap, Key
 from gateway.recompute import recompute
 from gateway.site import Cell, block_of
 from gateway.store import Store, StoredCycle
@@ -65,7 +68,8 @@ class StorePromises:
         self._promises = promises
         self._stored: list[tuple[int, int]] = []
         self._acknowledged: set[tuple[int, int]] = set()
-        self._cycle_of: dict[tuple[Cell, int, int], tuple[int, int, bytes]] = {}
+        self._kept: set[Key] = set()
+        self._made: set[Key] = set()
 
     def check_cycle(self, outcome: Outcome, is_stored: bool, run: int, payloads: list[bytes], now_ms: int) -> None:
         """After each cycle; `payloads` are the reports that came in since it opened."""
@@ -78,10 +82,33 @@ class StorePromises:
         if found is None:
             return
         self._stored.append(key)
-        said = _said_in(key, payloads)
-        self._check_content(found, said, now_ms)
-        self._check_keys(key, said, now_ms)
+        self._check_content(found, _said_in(key, payloads), now_ms)
+        self._check_keys(key, outcome.arrivals, now_ms)
         self._check_decision(found, outcome, now_ms)
+
+    def make(self, data: bytes) -> None:
+        """A node says a report, whether anybody hears it or not."""
+        self._made.add(_key_of(data))
+
+    def check_told(self, forgotten: set[bytes], now_ms: int) -> None:
+        """A node forgets reports because it was told that they are stored."""
+        self._promises.checked["P1"] += 1
+        lost = [key for key in map(_key_of, forgotten) if key not in self._kept]
+        if lost:
+            self._fail("P1", now_ms, f"a node was told that reports {sorted(lost)[:4]} are stored")
+
+    def check_held(self, held: set[bytes], now_ms: int) -> None:
+        """At the end; `held`: what nodes still hold."""
+        self._promises.checked["P2"] += 1
+        gaps = list(self._store.gaps())
+        lost = self._made - self._kept - set(map(_key_of, held))
+        silent = [key for key in lost if not any(_is_in(key, gap) for gap in gaps)]
+        # Of starts that nobody ever heard of, or whose next one was not heard of yet, nothing can be known.
+        starts = {cell: found[-1].boot for cell, found in self._store.reporters().items()}
+        heard = {(cell, start.boot) for cell, found in self._store.reporters().items() for start in found}
+        silent = [key for key in silent if (key.cell, key.boot) in heard and starts[key.cell] != key.boot]
+        if silent:
+            self._fail("P2", now_ms, f"reports {sorted(silent)[:4]} are lost, and in no gap")
 
     def check_beacon(self, data: bytes, payloads: list[bytes], now_ms: int) -> None:
         """Before a beacon goes out; `payloads` are the reports that came in since the one before."""
@@ -99,7 +126,8 @@ class StorePromises:
             self._fail("P1", now_ms, f"cycle {key} is acknowledged and not stored")
             return
         for words in _said_in(key, payloads):
-            if beacon.acknowledged(data, *words.block) and not _holds(found.outcome.record, words):
+            held = _holds(found.outcome.record, words) if words.report is None else _key_of(words.data) in self._kept
+            if beacon.acknowledged(data, *words.block) and not held:
                 self._fail("P1", now_ms, f"cycle {key}: the report of {words.owner} is acknowledged and not stored")
 
     def check_all(self, now_ms: int) -> None:
@@ -111,6 +139,10 @@ class StorePromises:
         lost = self._acknowledged.difference(keys)
         if lost:
             self._fail("P1", now_ms, f"cycles {sorted(lost)[:4]} were acknowledged and are not stored any more")
+        late = [found.key for found in self._store.late_reports()]
+        reports = [name for key in keys for name in self._store.reports(*key)] + late
+        if len(reports) != len(set(reports)) or self._kept != set(reports):
+            self._fail("P3", now_ms, f"the store holds {len(reports)} reports, not the {len(self._kept)} that went in")
         if keys != self._stored:
             self._fail("P3", now_ms, f"the store holds {len(keys)} cycles, not the {len(self._stored)} that went in")
 
@@ -124,13 +156,16 @@ class StorePromises:
             if ((row, col), reading, bytes(record.absence[:, row, col])) not in known:
                 self._fail("P3", now_ms, f"cycle {record.cycle}: no report of it gave the unit stored for {(row, col)}")
 
-    def _check_keys(self, key: tuple[int, int], said: list[Said], now_ms: int) -> None:
-        for words in said:
-            if words.report is None:
-                continue
-            name = words.owner, words.report.boot, words.report.seq
-            if self._cycle_of.setdefault(name, (*key, words.data)) != (*key, words.data):
-                self._fail("P3", now_ms, f"cycle {key}: report {name} is also in cycle {self._cycle_of[name][:2]}")
+    def _check_keys(self, key: tuple[int, int], arrivals: Arrivals, now_ms: int) -> None:
+        in_cycle = self._store.reports(*key)
+        if in_cycle != sorted(arrivals.in_cycle):
+            stored, due = len(in_cycle), len(arrivals.in_cycle)
+            self._fail("P3", now_ms, f"cycle {key}: rests on {due} reports, {stored} are stored, and not the same")
+        came = [*in_cycle, *(late.key for late in arrivals.late)]
+        again = self._kept.intersection(came)
+        if again or len(came) != len(set(came)):
+            self._fail("P3", now_ms, f"cycle {key}: reports {sorted(again)[:4]} are stored already")
+        self._kept.update(came)
 
     def _check_decision(self, found: StoredCycle, decided: Outcome, now_ms: int) -> None:
         """Whether what is stored gives once more what was decided."""
@@ -168,10 +203,17 @@ def _units(words: Said) -> list[tuple[Cell, int | None, bytes]]:
     return [(cell, report.readings[corner], bytes(report.absence[corner])) for cell, corner in units]
 
 
+def _key_of(data: bytes) -> Key:
+    report = Report(data)
+    return Key((frame.row_of(data), frame.col_of(data)), report.boot, report.seq)
+
+
+def _is_in(key: Key, gap: Gap) -> bool:
+    is_behind = gap.last is None or key.seq <= gap.last
+    return (key.cell, key.boot) == (gap.cell, gap.boot) and gap.first <= key.seq and is_behind
+
+
 def _holds(record: Record, words: Said) -> bool:
-    """Whether a record holds every member that a report spoke of, and of each feature as much or more."""
-    report = words.report
-    if report and report.pooled and (record.features[words.block] < np.frombuffer(report.features, np.uint8)).any():
-        return False
+    """Whether a record holds the state that a node said."""
     in_pool = all(record.pooled[cell] for cell in words.pooled)
     return in_pool and all(record.pooled[cell] or record.no_reading[cell] for cell in words.spoken_of)

@@ -184,6 +184,7 @@ class Demo:
                 self._send_wave(gateway, results)
             with self._clock.part("cycles"):
                 outcome = service.run_cycle(gateway, link)
+                gateway.settle(outcome, True)  # nothing is stored here: what came counts as kept
             self.outcomes.append(outcome)
             if results:
                 results.add(outcome)

@@ -49,7 +49,8 @@ EXPORTS = {"prepare", "start_node", "load_cold", "run_cold", "i16", "member_read
 EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
-    "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current"} | {"fault", "take", "notice"},
+    "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current", "tell_gateway", "fault"}
+    | {"take", "notice"},
     "layerwise": {"begin", "feed", "step"},
     "change": {"begin", "feed", "step"},
     "event": {"begin", "feed", "step", "take_word", "differs", "abnormal"},

@@ -1,0 +1,172 @@
+"""Which reports came, by (node, boot, seq): each is kept once, acknowledged once it is, and what never came is a gap.
+
+A node makes its reports one after the other and holds those that nobody acknowledged; each says whether older ones
+wait behind it. So what is missing below one that says no is lost, and so is all that a node held when it started anew.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from gateway.site import Cell
+from protocol import report
+
+# What is missing is waited for so long: a node holds fewer reports (firmware/ring.py).
+WINDOW = report.ACK_WINDOW
+
+
+class Key(NamedTuple):
+    """What names a report for ever: the node's cell, the 32 random bits of its start, the report's number in it."""
+
+    cell: Cell
+    boot: int
+    seq: int
+
+
+class Gap(NamedTuple):
+    """Reports that are lost: those of a node's start from `first` to `last`; None: nobody knows how many."""
+
+    cell: Cell
+    boot: int
+    first: int
+    last: int | None
+
+
+class Late(NamedTuple):
+    """A report that is in no cycle: it came too late for its own, or does not fit it; `frame` is all of it."""
+
+    key: Key
+    frame: bytes
+
+
+class Reporter(NamedTuple):
+    """What came of one node's start.
+
+    Attributes:
+        boot: which start.
+        last: the highest seq that came.
+        missing: those below it that may still come.
+    """
+
+    boot: int
+    last: int
+    missing: frozenset[int] = frozenset()
+
+    def needs(self, seq: int) -> bool:
+        """Whether a report of this start is still to come."""
+        return seq > self.last or seq in self.missing
+
+
+class Arrivals(NamedTuple):
+    """The reports that came since the outcome before: what a store keeps beside the cycle, all or nothing of it.
+
+    Attributes:
+        in_cycle: those that the cycle's record rests on.
+        late: the others.
+        gaps: what is known to be lost now.
+        reporters: of each node's start that something came of, what came by now; a later start stands behind.
+    """
+
+    in_cycle: tuple[Key, ...] = ()
+    late: tuple[Late, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    reporters: tuple[tuple[Cell, Reporter], ...] = ()
+
+
+class Received:
+    """What came, and what of it is not kept yet."""
+
+    def __init__(self, known: dict[Cell, list[Reporter]]):
+        """`known`: of each node its latest starts, the latest at the end, as a store gives them."""
+        self._reporters = {cell: reporters[-1] for cell, reporters in known.items() if reporters}
+        self._former = {cell: reporters[-2].boot for cell, reporters in known.items() if len(reporters) > 1}
+        self._open: dict[Key, bool] = {}  # whether older ones wait behind it
+        self._in_cycle: list[Key] = []
+        self._late: list[Late] = []
+        self._next: Arrivals | None = None
+
+    def is_news(self, key: Key) -> bool:
+        """Whether a report was neither kept nor taken before, and may still be."""
+        reporter = self._reporters.get(key.cell)
+        if key in self._open or self._former.get(key.cell) == key.boot:
+            return False
+        return reporter is None or reporter.boot != key.boot or reporter.needs(key.seq)
+
+    def take(self, key: Key, has_older: bool) -> None:
+        """A report that is news is in the cycle."""
+        self._open[key] = has_older
+        self._in_cycle.append(key)
+
+    def take_late(self, key: Key, has_older: bool, frame: bytes) -> None:
+        """A report that is news is in no cycle."""
+        self._open[key] = has_older
+        self._late.append(Late(key, frame))
+
+    def arrivals(self) -> Arrivals:
+        """All that was taken since the last call of `settle`."""
+        latest: dict[Cell, Reporter] = {}
+        reporters: dict[tuple[Cell, int], Reporter] = {}
+        gaps: list[Gap] = []
+        for key in self._in_order():
+            before = latest.get(key.cell) or self._reporters.get(key.cell)
+            after, lost = _advance(before, key, self._open[key])
+            latest[key.cell] = reporters[key.cell, key.boot] = after
+            gaps += lost
+        pairs = tuple((cell, reporter) for (cell, _), reporter in reporters.items())
+        self._next = Arrivals(tuple(self._in_cycle), tuple(self._late), tuple(gaps), pairs)
+        return self._next
+
+    def settle(self, kept: bool) -> None:
+        """What `arrivals` gave last is kept, or is not: then nothing of it was ever taken."""
+        for cell, reporter in self._next.reporters if self._next and kept else ():
+            before = self._reporters.get(cell)
+            if before and before.boot != reporter.boot:
+                self._former[cell] = before.boot
+            self._reporters[cell] = reporter
+        self._next = None
+        self._open.clear()
+        self._in_cycle.clear()
+        self._late.clear()
+
+    def acknowledgement(self, cell: Cell) -> bytes:
+        """What tells a node which of its reports are kept; nothing where none is."""
+        reporter = self._reporters.get(cell)
+        return report.pack_ack(reporter.boot, reporter.last, reporter.missing) if reporter else b""
+
+
+    def _in_order(self) -> list[Key]:
+        """What was taken, by number, the start that is known before those that were heard of after it."""
+        order: dict[tuple[Cell, int], int] = {}
+        for cell, boot, _ in self._open:
+            known = self._reporters.get(cell)
+            order.setdefault((cell, boot), -1 if known and known.boot == boot else len(order))
+        return sorted(self._open, key=lambda key: (order[key.cell, key.boot], key.seq))
+
+
+def _advance(before: Reporter | None, key: Key, has_older: bool) -> tuple[Reporter, list[Gap]]:
+    """What came of a node's start once one more report did, and what is lost by then."""
+    gaps: list[Gap] = []
+    if before is None:  # what it reported to others is none of ours
+        before = Reporter(key.boot, key.seq - WINDOW if has_older else key.seq - 1)
+    elif before.boot != key.boot:
+        gaps = [*_gaps(key.cell, before.boot, before.missing), Gap(key.cell, before.boot, before.last + 1, None)]
+        before = Reporter(key.boot, 0)
+    first = max(before.last + 1, 1)
+    last = max(before.last, key.seq)
+    oldest = last - WINDOW + 1
+    if first < oldest:
+        gaps.append(Gap(key.cell, key.boot, first, oldest - 1))
+    missing = (before.missing | set(range(max(first, oldest), key.seq))) - {key.seq}
+    lost = {seq for seq in missing if seq < oldest or (seq < key.seq and not has_older)}
+    gaps += _gaps(key.cell, key.boot, lost)
+    return Reporter(key.boot, last, frozenset(missing - lost)), gaps
+
+
+def _gaps(cell: Cell, boot: int, lost: Iterable[int]) -> list[Gap]:
+    """The numbers as ranges."""
+    found: list[Gap] = []
+    for seq in sorted(lost):
+        if found and found[-1].last == seq - 1:
+            found[-1] = found[-1]._replace(last=seq)
+        else:
+            found.append(Gap(cell, boot, seq, seq))
+    return found

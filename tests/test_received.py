@@ -1,0 +1,120 @@
+"""Which reports came: each once, whatever is said again and in whichever order, and every gap between them is named."""
+
+import random
+
+import pytest
+
+from gateway.received import WINDOW, Gap, Key, Received, Reporter
+from protocol import report
+
+CELL = (3, 4)
+BOOT = 0xAABBCCDD
+
+
+def received(last=None, missing=(), boot=BOOT):
+    known = {CELL: [Reporter(boot, last, frozenset(missing))]} if last is not None else {}
+    return Received(known)
+
+
+def take(made, *seqs, older=False, boot=BOOT, kept=True):
+    """Those that are news, and the gaps found with them."""
+    keys = [Key(CELL, boot, seq) for seq in seqs]
+    news = []
+    for key in keys:
+        if made.is_news(key):
+            made.take(key, older)
+            news.append(key.seq)
+    gaps = [(gap.boot, gap.first, gap.last) for gap in made.arrivals().gaps]
+    made.settle(kept)
+    return news, gaps
+
+
+def test_of_reports_said_in_any_order_again_and_again_each_is_taken_once(seed):
+    rng, made, taken, waiting = random.Random(seed), received(last=0), [], []
+    for seq in range(1, 500):
+        waiting = [*waiting, seq][-10:]
+        said = rng.choices(waiting, k=rng.randint(0, 4))
+        news, gaps = take(made, *said, older=True)
+        taken += news
+        waiting = [number for number in waiting if number not in news or rng.random() < 0.5]
+        assert all(last <= seq - 10 for _, _, last in gaps)
+    assert len(set(taken)) == len(taken)
+    assert taken != sorted(taken)
+
+
+def test_a_gap_is_named_once_and_what_lies_in_it_never_came(seed):
+    rng, made, taken, lost = random.Random(seed), received(last=0), set(), set()
+    for seq in range(1, 2_000):
+        if rng.random() < 0.7:
+            news, gaps = take(made, seq, older=rng.random() < 0.8)
+            taken.update(news)
+            for _, first, last in gaps:
+                assert lost.isdisjoint(range(first, last + 1))
+                lost.update(range(first, last + 1))
+    take_last, gaps = take(made, 2_000, older=False)
+    taken.update(take_last)
+    lost.update(number for _, first, last in gaps for number in range(first, last + 1))
+    assert set(range(1, 2_001)) == taken | lost
+    assert taken.isdisjoint(lost)
+
+
+def test_what_was_not_kept_was_never_taken():
+    made = received(last=4)
+    assert ([5, 7], [(BOOT, 6, 6)]) == take(made, 5, 7, kept=False)
+    assert ([5, 7], [(BOOT, 6, 6)]) == take(made, 5, 7)
+    assert ([], []) == take(made, 5, 7)
+
+
+def test_what_is_missing_may_come_as_long_as_the_node_says_that_older_ones_wait():
+    made = received(last=4)
+    assert ([7], []) == take(made, 7, older=True)
+    assert ([5], []) == take(made, 5, older=False)
+    assert ([8], [(BOOT, 6, 6)]) == take(made, 8, older=False)
+    assert ([], []) == take(made, 6)
+
+
+def test_nobody_waits_longer_for_a_report_than_a_node_can_hold_it():
+    made = received(last=4)
+    assert ([5 + WINDOW], [(BOOT, 5, 5)]) == take(made, 5 + WINDOW, older=True)
+    assert ([6], []) == take(made, 6, older=True)
+    far = 0xFFFFFFFF
+    news, gaps = take(made, far, older=True)
+    assert ([far], [(BOOT, 6 + WINDOW, far - WINDOW), (BOOT, 7, 4 + WINDOW)]) == (news, gaps)
+
+
+def test_what_a_node_reported_to_others_before_is_no_gap():
+    assert ([500], []) == take(received(), 500)
+    made = received()
+    assert ([500], []) == take(made, 500, older=True)
+    assert ([500 - WINDOW + 1], []) == take(made, 500 - WINDOW + 1, older=False)
+
+
+def test_a_new_start_loses_what_the_one_before_still_held():
+    made = received(last=9, missing={7})
+    new = BOOT - 1
+    assert ([3], [(BOOT, 7, 7), (BOOT, 10, None), (new, 1, 2)]) == take(made, 3, boot=new)
+    assert ([], []) == take(made, 10, boot=BOOT), "delayed on its way"
+    assert ([4], []) == take(made, 4, boot=new)
+
+
+@pytest.mark.parametrize("boots", [(BOOT, BOOT - 1), (BOOT, BOOT + 1)])
+def test_two_starts_between_two_outcomes_are_told_apart_in_the_order_they_were_heard_of(boots):
+    made = received(last=9)
+    for boot, seq in ((boots[1], 1), (boots[0], 10), (boots[1], 2)):
+        made.take(Key(CELL, boot, seq), False)
+    arrivals = made.arrivals()
+    assert [Gap(CELL, boots[0], 11, None)] == list(arrivals.gaps)
+    assert [(boots[0], 10), (boots[1], 2)] == [(reporter.boot, reporter.last) for _, reporter in arrivals.reporters]
+    made.settle(True)
+    assert [False, True] == [made.is_news(Key(CELL, boots[0], 12)), made.is_news(Key(CELL, boots[1], 3))]
+
+
+def test_an_acknowledgement_names_what_is_kept():
+    made = received(last=9, missing={7})
+    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL)
+    made.take(Key(CELL, BOOT, 10), False)
+    made.arrivals()
+    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL)
+    made.settle(True)
+    assert report.pack_ack(BOOT, 10, ()) == made.acknowledgement(CELL)
+    assert b"" == made.acknowledgement((0, 0))

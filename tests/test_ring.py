@@ -1,0 +1,88 @@
+"""The report ring: what is held, in which order it goes, and what acknowledgements take from it."""
+
+import itertools
+import random
+
+import pytest
+
+from firmware import ring
+from protocol import frame, report
+
+HEAD = frame.header(frame.REPORT, 0, 0, 1, 1, 1)
+BOOT = 0xFFFFFFFF
+
+
+class Gathered:
+    pooled, no_reading, exchanges, absence, readings, with_readings = 0b0001, 0, 1, bytes(4), (2200,) * 4, True
+
+
+def report_of(seq, boot=BOOT, features=b"\x01"):
+    return report.pack(HEAD, boot, seq, Gathered(), features)
+
+
+def content(held):
+    found, place = [], ring.FIRST
+    while place < ring.end_of(held):
+        found.append(bytes(ring.waiting_at(held, place)))
+        place += 1 + len(found[-1])
+    return found
+
+
+def test_nothing_waits_in_a_new_ring():
+    assert ring.is_empty(ring.make())
+
+
+def test_of_random_frames_those_that_fit_wait_the_latest_of_them_in_order(seed):
+    rng, held, model = random.Random(seed), ring.make(), []
+    for _ in range(2_000):
+        if model and rng.random() < 0.4:
+            gone = rng.randrange(len(model))
+            ring.let_go(held, ring.FIRST + sum(1 + len(data) for data in model[:gone]))
+            del model[gone]
+        else:
+            data = report_of(1, features=rng.randbytes(rng.randint(1, 16)))
+            ring.hold(held, data)
+            model.append(data)
+            while ring.FIRST + sum(1 + len(data) for data in model) > ring.SIZE:
+                del model[0]
+        assert model == content(held)
+
+
+def test_an_acknowledgement_can_speak_of_all_that_a_ring_holds():
+    held = ring.make()
+    for seq in range(1, 100):
+        ring.hold(held, report.pack(HEAD, BOOT, seq, Gathered(), b""))
+    assert len(content(held)) < report.ACK_WINDOW
+
+
+def test_of_states_only_the_latest_is_held_and_reports_are_left_alone():
+    held, said = ring.make(), report_of(1)
+    states = [frame.header(frame.STATE, 0, 0, 1, cycle, 1) + b"\x01" for cycle in (1, 2)]
+    for data in (states[0], said, states[1]):
+        ring.hold(held, data)
+    assert [said, states[1]] == content(held)
+
+
+@pytest.mark.parametrize("seq", [1, 5, 32, 33, 34, 1 << 30, 0xFFFFFFFF])
+def test_an_acknowledgement_speaks_of_a_report_and_of_those_before_it_that_do_not_lack(seq):
+    missing = {number for number in (seq - 1, seq - 3, seq - 32) if number > 0}
+    ack = report.pack_ack(BOOT, seq, missing)
+    assert report.is_ack(ack)
+    for number in range(max(1, seq - 40), min(seq + 3, 0xFFFFFFFF)):
+        expected = seq - report.ACK_WINDOW < number <= seq and number not in missing
+        assert expected == report.is_acknowledged(ack, report_of(number)), number
+    assert not report.is_acknowledged(ack, report_of(seq, boot=BOOT - 1))
+
+
+def test_nothing_else_is_an_acknowledgement():
+    ack = report.pack_ack(BOOT, 1, ())
+    others = [ack[:-1], ack + b"\0", b"", b"\x20" + ack[1:], b"\x16" + ack[1:]]
+    assert not any(map(report.is_ack, others))
+    assert not any(map(report.is_ack, (report_of(1), *itertools.repeat(HEAD, 1))))
+
+
+def test_a_report_says_that_older_ones_wait_and_is_else_the_same():
+    plain, older = report.Report(report_of(7)), report.Report(report.with_older(report_of(7)))
+    assert (False, True) == (plain.has_older, older.has_older)
+    said = [[getattr(found, name) for name in found.__slots__ if name != "has_older"] for found in (plain, older)]
+    assert said[0] == said[1]
