@@ -9,7 +9,7 @@ The graph takes its weights as inputs, so that a new head is swapped in between 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
 from gateway.model import CLASSES, Head, ModelError, ModelSpec
 from protocol.fixed import ACTIVATION_MAX
@@ -65,11 +65,7 @@ class HeadRunner:
         if head.widths != self._widths:
             raise ModelError(f"head: widths {head.widths} do not fit {self._widths}; start a new runner")
         self.revision = head.revision
-        self._weights = {
-            f"{name}{index}": np.ascontiguousarray(values)
-            for index, layer in enumerate(head.layers)
-            for name, values in zip(("weights", "bias"), layer, strict=True)
-        }
+        self._weights = weights_of(head)
 
     def scores(self, features: NDArray[np.integer]) -> Floats:
         """How normal and how abnormal a cycle is.
@@ -119,6 +115,24 @@ def graph(spec: ModelSpec, widths: tuple[int, ...]) -> ModelProto:
     model = model_of(body)
     checker.check_model(model)
     return model
+
+
+def graph_with(spec: ModelSpec, head: Head) -> ModelProto:
+    """The dense layers as an ONNX model with their weights inside, as model files carry them; unchecked."""
+    model = graph(spec, head.widths)
+    del model.graph.input[1:]
+    for name, values in weights_of(head).items():
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    return model
+
+
+def weights_of(head: Head) -> dict[str, Floats]:
+    """A head's numbers by the names that the graph has for them: weights0, bias0, ..."""
+    return {
+        f"{name}{index}": np.ascontiguousarray(values)
+        for index, layer in enumerate(head.layers)
+        for name, values in zip(("weights", "bias"), layer, strict=True)
+    }
 
 
 def model_of(body: GraphProto) -> ModelProto:

@@ -120,6 +120,11 @@ def feature_len(site: Site, spec: ModelSpec) -> int:
     return block_rows * block_cols * spec.channels
 
 
+def head_widths(site: Site, spec: ModelSpec) -> tuple[int, ...]:
+    """What `Head.widths` are at a site: (585, 200, 2)."""
+    return (feature_len(site, spec) + spec.appends_maximum, *spec.hidden, CLASSES)
+
+
 @dataclass(frozen=True, eq=False)
 class NodeLayer:
     """One node layer in the numbers that nodes compute with (protocol/fixed.py).

@@ -79,13 +79,13 @@ def push(config: Path, version: int | None, file: Path | None) -> dict[str, Any]
         raise FiltersError(f"--version {version}, --file {file}: name one of the two")
     loaded = load_config(config)
     with Store(loaded.state, loaded.site) as store:
-        active = _active(store)
+        active = active_model(store)
         if file is not None:
             model, source = _from_file(file, loaded.spec, active), f"from file {file.name}"
         else:
-            stored = active if version is None else _stored(store, version)
+            stored = active if version is None else stored_model(store, version)
             model, source = stored.model, f"weights of filters {stored.model.filters.version} again"
-        return _place(store, loaded, model, source)
+        return place_order(store, loaded, model, source)
 
 
 def rollback(config: Path) -> dict[str, Any]:
@@ -102,12 +102,13 @@ def rollback(config: Path) -> dict[str, Any]:
     """
     loaded = load_config(config)
     with Store(loaded.state, loaded.site) as store:
-        active = _active(store)
+        active = active_model(store)
         before = active if store.model_keys(PUSHED) else _before(store, active)
         if before is None:
             remedy = "`thermesh filters status` lists what is stored"
             raise FiltersError(f"{store.path}: no model was active before the one in use; {remedy}")
-        return _place(store, loaded, before.model, f"back to the weights of filters {before.model.filters.version}")
+        source = f"back to the weights of filters {before.model.filters.version}"
+        return place_order(store, loaded, before.model, source)
 
 
 def _before(store: Store, active: StoredModel) -> StoredModel | None:
@@ -152,7 +153,21 @@ def order_line(done: dict[str, Any]) -> str:
     return f"{what}: ordered; no gateway runs with this file now, they are sent at its next start"
 
 
-def _place(store: Store, config: GatewayConfig, model: Model, source: str) -> dict[str, Any]:
+def place_order(store: Store, config: GatewayConfig, model: Model, source: str) -> dict[str, Any]:
+    """Order that a model is sent to all nodes, under the next version.
+
+    Args:
+        store: of the site.
+        config: of the gateway.
+        model: with any numbers.
+        source: where it comes from, for people.
+
+    Returns:
+        As `push`.
+
+    Raises:
+        ValueError: it is of another spec, or the store or the key cannot be used.
+    """
     if model.spec_name != config.spec:
         raise FiltersError(f"spec: these weights are of {model.spec_name}, the gateway's file says {config.spec}")
     facts = None
@@ -170,15 +185,24 @@ def _place(store: Store, config: GatewayConfig, model: Model, source: str) -> di
     }
 
 
-def _active(store: Store) -> StoredModel:
+def active_model(store: Store) -> StoredModel:
+    """The model in use.
+
+    Raises:
+        FiltersError: there is none yet.
+    """
     active = store.active_model()
     if active is None:
         raise FiltersError(f"{store.path}: no model is in use yet; run `thermesh gateway` with this file first")
     return active
 
 
-def _stored(store: Store, version: int) -> StoredModel:
-    """The stored model with these filters, of several heads the latest."""
+def stored_model(store: Store, version: int) -> StoredModel:
+    """The stored model with these filters, of several heads the latest.
+
+    Raises:
+        FiltersError: there is none.
+    """
     found = [key for key in store.model_keys() if key[0] == version]
     stored = store.model(*found[-1]) if found else None
     if stored is None:

@@ -1,4 +1,4 @@
-"""`thermesh filters status`, `push` and `rollback`."""
+"""`thermesh filters status`, `push`, `rollback`, `export` and `import`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tools.answer import FINE, AsJson, GatewayFile, print_answer
+
+ModelFile = Annotated[Path, typer.Argument(help="The model's file.")]
 
 filters_app = typer.Typer(help="The filters that a site's nodes compute with.")
 
@@ -46,6 +48,37 @@ def filters_rollback(config: GatewayFile, as_json: AsJson = False) -> int:
     from tools.filters import rollback
 
     _print_order(rollback(config), as_json)
+    return FINE
+
+
+@filters_app.command("export")
+def filters_export(
+    file: ModelFile,
+    config: GatewayFile,
+    version: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Write a stored model.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write filters and head as one signed file for another site of the same shape; by default those in use."""
+    from tools.model_file import write, written_lines
+
+    print_answer(write(config, version, file), as_json, written_lines)
+    return FINE
+
+
+@filters_app.command("import")
+def filters_import(
+    file: ModelFile,
+    config: GatewayFile,
+    trust: Annotated[str, typer.Option(help="The public key that has to have signed it, 64 hex digits.")],
+    as_json: AsJson = False,
+) -> int:
+    """Send the filters and the head of a file to all nodes, once everything about it was checked.
+
+    It is signed anew, for this site, under the next version; a running gateway takes the order before its next cycle.
+    """
+    from tools.model_file import take
+
+    _print_order(take(config, file, trust), as_json)
     return FINE
 
 
