@@ -5,9 +5,10 @@ module runs as a program, limited in memory, time and what it may write before i
 whether the model is the head that it claims to be, and gives its weights as plain numbers, which are all that is kept.
 In this order, each of them named when it is not so:
 
-    it is ONNX without unknown fields; no functions, no domains but ONNX's own; only operators that our heads need;
-    attributes without graphs or tensors; tensors that lie inside, of the shapes of the spec's head, all finite;
-    in all the rest the very graph that gateway/head.py builds; and what it gives for the golden vectors.
+    it is ONNX as its own library writes it, without unknown fields; no functions, no domains but ONNX's own; only
+    operators that our heads need; attributes without graphs or tensors; tensors that lie inside, of the shapes of the
+    spec's head, all finite; in all the rest the very graph that gateway/head.py builds; and what it gives for the
+    golden vectors.
 """
 
 import itertools
@@ -72,12 +73,15 @@ def check(data: bytes, spec: ModelSpec, widths: tuple[int, ...], features: NDArr
     if code or said[:1] not in (_FINE, _REFUSED):
         raise ForeignHeadError(f"head: the check of it {_end(code)}; nothing of it is used")
     if said[:1] == _REFUSED:
-        text = said[1 : _TEXT_MAX + 1].decode("utf-8", "replace")
+        text = said[1:].decode("utf-8", "replace")
         raise ForeignHeadError("head: " + "".join(letter if letter.isprintable() else "?" for letter in text))
     try:
-        return unpack_head(0, said[1:])
+        head = unpack_head(0, said[1:])
     except ValueError as error:
         raise ForeignHeadError(f"head: the check of it gave {error}; nothing of it is used") from None
+    if head.widths != widths:
+        raise ForeignHeadError(f"head: the check of it gave widths {head.widths}, not {widths}; nothing of it is used")
+    return head
 
 
 def check_logits(found: Floats, expected: Floats) -> None:
@@ -108,7 +112,7 @@ def main() -> None:
     except MemoryError:
         answer = _REFUSED + b"takes more memory than a head of this size may"
     except ValueError as error:
-        answer = _REFUSED + str(error).encode()
+        answer = _REFUSED + str(error).encode()[:_TEXT_MAX]
     sys.stdout.buffer.write(answer)
 
 
@@ -171,10 +175,9 @@ def _checked(
         model = ModelProto.FromString(data)
     except DecodeError:
         raise ForeignHeadError("is no ONNX model") from None
-    size = model.ByteSize()
     model.DiscardUnknownFields()
-    if model.ByteSize() != size:
-        raise ForeignHeadError("holds fields that ONNX does not know")
+    if model.SerializeToString(deterministic=True) != data:  # then what is looked at is what onnxruntime reads
+        raise ForeignHeadError("holds fields that ONNX does not know, or is not written as ONNX's own library does")
     shapes = itertools.pairwise(widths)
     zero = Head(0, tuple((np.zeros(shape, np.float32), np.zeros(shape[1], np.float32)) for shape in shapes))
     expected = graph_with(spec, zero)
@@ -193,9 +196,9 @@ def _check_operators(model: ModelProto, expected: ModelProto) -> None:
     """No functions, no foreign domains, only the operators of our heads, no attribute that holds more than numbers."""
     if model.functions or model.training_info:
         raise ForeignHeadError("has functions or a graph for training; a head has none")
-    domains = {one.domain for one in (*model.opset_import, *model.graph.node)} - {""}
-    if domains:
-        raise ForeignHeadError(f"domain: {_short(min(domains))} is not ONNX's own")
+    for one in (*model.opset_import, *model.graph.node):
+        if one.domain:
+            raise ForeignHeadError(f"domain: {_short(one.domain)} is not ONNX's own")
     allowed = {node.op_type for node in expected.graph.node}
     for node in model.graph.node:
         if node.op_type not in allowed:
@@ -245,6 +248,7 @@ def _facts(tensor: TensorProto) -> tuple[str, str, tuple[int, ...]]:
 
 
 def _short(text: str) -> str:
+    """For a message; protobuf gives bytes where a name is no UTF-8, and they are as good."""
     return repr(text[:40])
 
 

@@ -72,7 +72,7 @@ def pack(model: Model, site: Site, key: Ed25519PrivateKey) -> bytes:
     """
     spec = spec_named(model.spec_name)
     filters = model.filters.pack(site.name, self_tests(model.filters))
-    parts = filters, graph_with(spec, model.head).SerializeToString(), _golden(spec, model.head)
+    parts = filters, graph_with(spec, model.head).SerializeToString(deterministic=True), _golden(spec, model.head)
     body = b"".join(parts)
     facts = _FACTS.pack(_MAGIC, _FORMAT, 0, *map(len, parts), hashlib.sha256(body).digest())
     return facts + key.sign(facts) + body

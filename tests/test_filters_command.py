@@ -8,10 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh_in_memory import make_model, make_site
+from model_file_mutations import mutated, parts_of, sealed
 from store_bench import NOON_S, new_store
 
-from gateway import keys, running
+from gateway import keys, model_file, running
 from gateway.broker import find_mosquitto
 from gateway.model import SPECS, Model
 from gateway.start_weights import start_filters
@@ -265,8 +267,18 @@ class Site:
         return json.loads(self._gateway.stdout.readline())
 
     def thermesh(self, *words):
+        done = self._run(*words)
+        assert FINE == done.returncode, done.stderr
+        return json.loads(done.stdout)
+
+    def refused(self, *words):
+        """The exit code, and how many lines say why."""
+        done = self._run(*words)
+        return done.returncode, done.stderr.count("\n")
+
+    def _run(self, *words):
         command = [sys.executable, "-m", "tools.cli", *words, *self._file, "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def cycles_until(self, condition):
         """Let cycles pass until the status is so; returns it."""
@@ -298,6 +310,31 @@ def decided_by_all(version):
         return (found["active"]["filters"], found["rollout"]["nodes"]["confirmed"]) == (version, len(SITE.cells))
 
     return condition
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_mosquitto(), reason="needs mosquitto")
+def test_a_live_site_goes_on_deciding_as_before_while_model_files_are_refused_and_takes_a_good_one(config, seed):
+    folder = config.parent
+    trusted = Ed25519PrivateKey.generate()
+    filters = replace(start_filters(SPECS["lean"]), reference_ccel=2_300)
+    good = model_file.pack(Model("lean", filters, LEAN.head), SITE, trusted)
+    parts = parts_of(good)
+    with ExitStack() as stack:
+        site = Site(config, stack)
+        site.gateway()
+        site.nodes()
+        site.cycles_until(decided_by_all(1))
+        words = "filters", "import", str(folder / "model"), "--trust", keys.public_hex(trusted)
+        for _, head in mutated(parts[1], 5, seed):
+            (folder / "model").write_bytes(sealed([parts[0], head, parts[2]], trusted))
+            assert (2, 1) == site.refused(*words)
+            assert 1 == site.cycle()["filter_version"]
+        (folder / "model").write_bytes(good)
+        assert {"filters": 2, "head": 2, "running": True}.items() <= site.thermesh(*words).items()
+        found = site.cycles_until(decided_by_all(2))
+        site.stop()
+    assert ["active", "retired"] == sorted(model["status"] for model in found["models"])
 
 
 @pytest.mark.slow
