@@ -163,8 +163,9 @@ def _limit(memory: int, answer_max: int) -> None:
     }
     for kind, value in limits.items():
         hard = resource.getrlimit(kind)[1]
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (least, least))
+        # One more than is meant: at the hard limit of CPU time the signal would be a plain SIGKILL.
+        ceiling = value + 1 if hard == resource.RLIM_INFINITY else min(value + 1, hard)
+        resource.setrlimit(kind, (min(value, ceiling), ceiling))
 
 
 def _checked(

@@ -7,6 +7,8 @@ import struct
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
+from gateway.head import model_of
+
 ENVELOPE = struct.Struct("<2sBB3I32s")
 # As long as the largest head for the sites of these tests, and what its graph takes.
 BYTES_MAX = 8_000
@@ -60,11 +62,16 @@ def bomb(model, rng):
     model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["bomb"]))
 
 
-def only_a_bomb(model, rng):
-    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [rng.choice((1 << 29, 1 << 33))])
+def only_a_bomb(_model, rng):
+    return bomb_of(rng.choice((1 << 29, 1 << 33)))
+
+
+def bomb_of(count):
+    """A model whose output has so many numbers, all of them 0."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [count])
     node = helper.make_node("ConstantOfShape", ["shape"], ["logits"])
     due = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
-    return helper.make_model(helper.make_graph([node], "bomb", [], [due], [shape])).SerializeToString()
+    return model_of(helper.make_graph([node], "bomb", [], [due], [shape])).SerializeToString()
 
 
 def expanding(model, rng):
