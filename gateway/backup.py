@@ -40,6 +40,9 @@ _PIECE = 1 << 20
 # The year 9999; no calendar goes further.
 _CREATED_S_MAX = 253_402_300_799
 
+# As we pack, or not at all: the other ways take as much memory as the file says, 4 GB of it.
+_PACKED = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)
+
 # What zipfile raises for archives that are cut short, encrypted, packed in other ways or damaged.
 _BROKEN = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error)
 _QUOTE_LEN_MAX = 120
@@ -150,6 +153,9 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> str:
 
 def _read_manifest(archive: zipfile.ZipFile, backup: Path, site: Site) -> dict[str, Any]:
     """What the backup says of itself, checked to be of this format and site, with none but the files above."""
+    for info in archive.infolist():
+        if info.compress_type not in _PACKED:
+            raise _damaged(backup, "it is packed in a way that no backup is")
     if _MANIFEST not in archive.namelist() or archive.getinfo(_MANIFEST).file_size > _MANIFEST_SIZE_MAX:
         raise _damaged(backup, "it has no manifest.json")
     try:

@@ -35,7 +35,7 @@ from gateway.decision import Limits, check_limits
 from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
 from gateway.model import SPECS, ModelError, ModelSpec, spec_named
-from gateway.site import Site, load_site
+from gateway.site import FILE_SIZE_MAX, Site, load_site
 from protocol.beacon import CHALLENGE_EXCHANGES, COPIES_MAX, MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
 
 # As files and commands call them.
@@ -73,16 +73,24 @@ def load_config(path: Path) -> GatewayConfig:
         ConfigError, gateway.site.SiteError: one line that names file, field, value and remedy.
     """
     try:
-        table = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        remedy = 'write site = "site.toml" there, at least, or name another file'
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
-    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers or nesting beyond Python's limits
-        raise ConfigError(f"{path}: is not TOML: {str(error)[:200]}") from None
-    try:
-        return _config_of_table(table, path.parent)
+        return _config_of_table(_read(path), path.parent)
     except (ConfigError, ModelError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_SIZE_MAX + 1)
+    except OSError as error:
+        remedy = 'write site = "site.toml" there, at least, or name another file'
+        raise ConfigError(f"cannot be read: {error.strerror}; {remedy}") from None
+    if len(data) > FILE_SIZE_MAX:
+        raise ConfigError(f"is longer than {FILE_SIZE_MAX} bytes; no gateway's file needs that")
+    try:
+        return tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers or nesting beyond Python's limits
+        raise ConfigError(f"is not TOML: {str(error)[:200]}") from None
 
 
 def check_mode(name: str, spec: ModelSpec) -> str:

@@ -7,6 +7,7 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.gateway import ABOUT_SIZE_MAX
 from gateway.passwords import Login
 from gateway.site import Cell
 from protocol import topic
@@ -15,6 +16,9 @@ KEEPALIVE_S = 30
 CONNECT_S_MAX = 10.0
 # One gateway knocks at its broker as often as this without a burden; paho would wait longer and longer, up to 120 s.
 RECONNECT_S = 1
+# Nothing that a node says is longer, nor what it says it on; the queue may be full of what is not from nodes.
+PAYLOAD_MAX = ABOUT_SIZE_MAX
+TOPIC_MAX = 128
 # A whole lounge's cycle is 117 reports; a queue that is longer than this holds nothing that is still worth deciding.
 QUEUE_LEN_MAX = 100_000
 log = logging.getLogger(__name__)
@@ -140,7 +144,9 @@ class Link:
             name = message.topic
         except UnicodeDecodeError:  # nobody's: the gateway counts it with those of strangers
             name = ""
-        try:
-            self._messages.put_nowait((name, bytes(message.payload)))
+        if len(name) > TOPIC_MAX:
+            name = ""
+        try:  # one byte more than any is malformed to every decoder
+            self._messages.put_nowait((name, bytes(message.payload[: PAYLOAD_MAX + 1])))
         except queue.Full:
             self.dropped += 1

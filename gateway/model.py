@@ -326,15 +326,25 @@ def _fields(place: str, data: Any, keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _int_array(place: str, data: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A nested list as an array; unlike numpy it neither rounds, wraps nor takes text or booleans."""
+    """A nested list as an array; unlike numpy it neither rounds, wraps nor takes text or booleans.
+
+    What is no number never reaches numpy: an array of texts has room for the longest in every place.
+    """
     try:
-        array = np.array(data)
+        array = np.array(data if _is_whole(data) else None)
     except ValueError:  # ragged
         array = np.array(None)
     limits = np.iinfo(dtype)
     if array.dtype != np.int64 or array.size == 0 or array.min() < limits.min or array.max() > limits.max:
         raise ModelError(f"{place}: is no full array of whole numbers in {limits.min}..{limits.max}")
     return array.astype(dtype)
+
+
+def _is_whole(data: Any, depth: int = 3) -> bool:
+    """Whether it holds whole numbers in lists, so deep at most, and nothing else."""
+    if isinstance(data, list):
+        return depth > 0 and all(_is_whole(item, depth - 1) for item in data)
+    return type(data) is int
 
 
 def _check_range(field: str, value: Any, low: int, high: int) -> None:

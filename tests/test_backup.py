@@ -170,6 +170,18 @@ def test_what_a_backup_says_of_itself_is_checked(made, tmp_path, fields, message
     assert {running.LOCK} == files_of(tmp_path / "other").keys()
 
 
+@pytest.mark.parametrize("packed", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_backup_packed_in_another_way_is_refused_unopened(made, tmp_path, packed):
+    """What unpacks them takes the memory that the file asks for."""
+    with zipfile.ZipFile(made) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(made, "w", packed) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(BackupError, match="packed in a way that no backup is"):
+        backup.restore(made, tmp_path / "other", SITE)
+
+
 def test_another_sites_key_in_a_backup_is_refused(made, tmp_path):
     keys.load_or_make(tmp_path / "foreign")
     foreign = (tmp_path / "foreign" / keys.NAME).read_bytes()

@@ -167,6 +167,12 @@ def test_other_bytes_are_refused(tmp_path):
     assert refusal(tmp_path / "gateway.toml").startswith("is not TOML: ")
 
 
+def test_a_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    with (tmp_path / "gateway.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "is longer than 1000000 bytes; no gateway's file needs that" == refusal(tmp_path / "gateway.toml")
+
+
 def test_a_missing_file_and_a_folder_are_refused_with_what_to_do(tmp_path):
     remedy = '; write site = "site.toml" there, at least, or name another file'
     assert "cannot be read: No such file or directory" + remedy == refusal(tmp_path / "nope")

@@ -137,6 +137,10 @@ def test_json_of_a_layer_with_sign_that_nodes_would_refuse_is_refused_by_the_nam
         (("layers", 0, "weights", 0, 0, 3), 128, r"layers\[0\].weights: .* whole numbers in -128..127"),
         (("layers", 0, "weights", 0, 0, 3), "1", r"layers\[0\].weights: is no full array"),
         (("layers", 0, "weights", 0, 0), [1], r"layers\[0\].weights: is no full array"),
+        (("layers", 0, "weights"), [[[[1]]]], r"layers\[0\].weights: is no full array"),
+        (("layers", 0, "bias"), [True, 1, 1, 1, 1], r"layers\[0\].bias: is no full array"),
+        # As an array of texts it would take 400 GB.
+        (("layers", 0, "bias"), ["x" * 1_000_000] + [""] * 100_000, r"layers\[0\].bias: is no full array"),
         (("layers", 0, "weights"), [], r"layers\[0\].weights: is no full array"),
         (("layers", 0), 3, r"layers\[0\]: does not have exactly the fields kind"),
     ],
