@@ -71,6 +71,36 @@ class Noise:
         return payload + dice.randbytes(dice.randint(1, 20)) if end > 0.9 else payload
 
 
+class ModeNoise(Noise):
+    """The same in a mesh of mode change or event: every other message begins as a frame that only they have."""
+
+    def __init__(self, seed, site):
+        super().__init__(seed, site)
+        self._site = site
+
+    def message(self):
+        dice = self._random
+        if dice.random() < 0.5:
+            return super().message()
+        kind = dice.choice((frame.VALUE, frame.STATE, frame.REFRESH, frame.PROOF, frame.CHALLENGE))
+        cell, near = dice.choice(self._site.cells), self.cycle + dice.randint(-2, 3)
+        payload = self._changed(bytearray(mode_frame(kind, cell, near, dice)))
+        leaf = "up" if kind in (frame.STATE, frame.PROOF) else "halo"
+        return topic.of_node(self._site.name, *cell, leaf), bytes(payload)
+
+
+def mode_frame(kind, cell, cycle, dice):
+    """A whole frame of a kind that mode always does not have."""
+    head, reading_ccel = frame.header(kind, *cell, RUN, cycle, 1), dice.randint(-32_768, 32_767)
+    if kind == frame.VALUE:
+        return frame.value(head, reading_ccel)
+    if kind == frame.CHALLENGE:
+        return frame.challenge(head, dice.randint(0, 15), dice.randint(0, 15), [reading_ccel] * 4)
+    if kind == frame.PROOF:
+        return frame.proof(head, dice.randint(0, 3), reading_ccel)
+    return head + bytes((dice.randint(0, 3),)) if kind == frame.STATE else head
+
+
 def honest_messages(site):
     """By kind the (topic, payload) of three cycles of a mesh, and what a node says of itself."""
     mesh = quiet_mesh(site, readings={site.cells[-1]: [None] * 60})

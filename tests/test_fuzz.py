@@ -11,13 +11,15 @@ import paho.mqtt.client as paho
 import pytest
 from broker_bench import needs_mosquitto
 from mesh_in_memory import TIMING, MeshInMemory, Perfect, make_model, make_site
-from noise import Noise, hearers, verdict
+from noise import ModeNoise, Noise, hearers, verdict
 from real_mesh import TIMING as REAL_TIMING
 from real_mesh import real_mesh
 
 from firmware.mqtt import IN_MAX
+from firmware.quiet import HEARTBEAT
 from gateway.gateway import Timing
 from protocol import health, topic
+from protocol.beacon import MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
 
 MESSAGES = 100_000
 SITE = make_site(3, 3)
@@ -45,6 +47,8 @@ def check_whole(outcome, where):
 # In memory
 
 ROUNDS = 40
+# In a cycle of mode change or event.
+MODE_MESSAGES = 1_000
 
 
 class NoisyMesh(MeshInMemory):
@@ -55,8 +59,9 @@ class NoisyMesh(MeshInMemory):
         unanswered: by leaf, messages to the gateway that no count of it tells of.
     """
 
-    def __init__(self):
-        super().__init__(SITE, make_model("seed", SITE), {cell: Sensor(cell) for cell in SITE.cells}, Perfect())
+    def __init__(self, spec="seed", mode=MODE_ALWAYS):
+        super().__init__(SITE, make_model(spec, SITE), {cell: Sensor(cell) for cell in SITE.cells}, Perfect())
+        self.gateway.mode, self.gateway.wants_proof = mode, mode != MODE_ALWAYS
         self.told = {cell: Counter() for cell in SITE.cells}
         self.unanswered = Counter()
         self._hearers = hearers(SITE)
@@ -81,18 +86,18 @@ class NoisyMesh(MeshInMemory):
         self.told[cell][verdict(SITE, cell, frame)] += 1
         super()._arrive(cell, frame)
 
-    def hear_noise(self, noise, rounds):
-        """So many cycles, with messages at any instant."""
+    def hear_noise(self, noise, rounds, messages=MESSAGES // ROUNDS):
+        """So many cycles, with so many messages in each, at any instant."""
         for _ in range(rounds):
             noise.cycle = self.gateway.next_cycle
-            for at in range(MESSAGES // ROUNDS):
-                self.at(at * TIMING.period_ms * ROUNDS // MESSAGES, lambda: self.deliver(*noise.message()))
+            for at in range(messages):
+                self.at(at * TIMING.period_ms // messages, lambda: self.deliver(*noise.message()))
             self.run_cycle()
             self.sent.clear()
 
-    def settle(self):
+    def settle(self, cycles=SETTLE_CYCLES):
         """Quiet cycles; gives the blocks of memory in use after them."""
-        for _ in range(SETTLE_CYCLES):
+        for _ in range(cycles):
             self.run_cycle()
         self.sent.clear()
         self._events = sorted(event for event in self._events if self._is_due(*event))
@@ -118,18 +123,41 @@ def test_after_a_hundred_thousand_random_messages_the_mesh_in_memory_is_exact(se
     assert grown < 500, f"{MESSAGES * 3 // 4} messages left {grown} blocks of memory behind"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "mode"), [("zone", MODE_EVENT), ("seed", MODE_CHANGE)])
+def test_a_mesh_whose_nodes_keep_what_they_are_told_is_exact_two_heartbeats_after_random_messages(spec, mode, seed):
+    mesh, noise = NoisyMesh(spec, mode), ModeNoise(seed, SITE)
+    mesh.hear_noise(noise, 4, MODE_MESSAGES)
+    blocks = mesh.settle(2 * HEARTBEAT + 1)
+    mesh.hear_noise(noise, 8, MODE_MESSAGES)
+    grown = mesh.settle(2 * HEARTBEAT + 1) - blocks
+    for _ in range(5):
+        exact = mesh.run_cycle().exact
+        assert (exact.compared, 0) == (exact.equal, exact.beyond)
+        assert exact.compared > 0
+    check_refusals(mesh)
+    assert grown < 500, f"{8 * MODE_MESSAGES} messages left {grown} blocks of memory behind"
+
+
 def check_counters(mesh):
     """Each frame that reached a node is counted once: as taken in, or as one of the faults that refuse it."""
+    check_refusals(mesh)
     for cell, node in mesh.nodes.items():
         counters, told = node.trace.counters, mesh.told[cell]
         taken = sum(counters[health.TAKEN : health.TAKEN_BYTES])
-        refused = [counters[place] for place in (health.MALFORMED, health.STRANGER, health.STALE)]
-        assert [told["malformed"], told["stranger"]] == refused[:2]
-        assert sum(told.values()) - told["own"] == taken + sum(refused)
-        assert min(refused) > 0
+        refused = sum(counters[place] for place in (health.MALFORMED, health.STRANGER, health.STALE))
+        assert sum(told.values()) - told["own"] == taken + refused
         assert taken > MESSAGES // 100
     faults = mesh.gateway.faults
     assert {"malformed", "stranger", "other_run", "other_version", "late_report", "too_far_ahead"} <= faults.keys()
+
+
+def check_refusals(mesh):
+    """What a node has to refuse whatever it is doing is in its counters, to the last frame."""
+    for cell, node in mesh.nodes.items():
+        counters, told = node.trace.counters, mesh.told[cell]
+        assert [told["malformed"], told["stranger"]] == [counters[health.MALFORMED], counters[health.STRANGER]]
+        assert min(counters[place] for place in (health.MALFORMED, health.STRANGER, health.STALE)) > 0
 
 
 # Over a real broker, to real nodes

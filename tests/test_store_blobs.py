@@ -1,5 +1,7 @@
 """What the store keeps as bytes: it comes back as it was, and damage is refused."""
 
+import random
+
 import numpy as np
 import pytest
 from mesh_in_memory import make_model, make_site
@@ -72,6 +74,23 @@ def test_a_filter_set_and_a_head_come_back_as_the_model_they_were(spec, seed):
     assert 7 == again.revision
     for layer, back in zip(layers, again.layers, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(layer, back, strict=True))
+
+
+def test_a_head_with_any_bytes_changed_is_refused_or_a_head_of_as_many_numbers(seed):
+    dice, data = random.Random(seed), pack_head(make_model("seed", SITE).head)
+    taken = 0
+    for _ in range(3_000):
+        changed = bytearray(data)
+        places = range(10) if dice.random() < 0.5 else range(len(data))  # versions and shapes, or mostly numbers
+        for place in dice.choices(places, k=dice.randint(1, 3)):
+            changed[place] = dice.randrange(256)
+        try:
+            head = unpack_head(1, bytes(changed))
+        except ValueError:
+            continue
+        taken += 1
+        assert len(data) == len(pack_head(head))
+    assert 0 < taken < 3_000
 
 
 def test_a_head_cut_anywhere_or_made_longer_is_refused():
