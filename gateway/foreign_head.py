@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -121,7 +122,7 @@ def _run(command: list[str], given: bytes, answer: IO[bytes]) -> int:
 
     Its answer goes to a file: that a limit can keep short, a pipe it could fill for ever.
     """
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": _code_path()}
     try:
         return subprocess.run(
             command,
@@ -134,6 +135,11 @@ def _run(command: list[str], given: bytes, answer: IO[bytes]) -> int:
         ).returncode
     except subprocess.TimeoutExpired:
         return -signal.SIGKILL
+
+
+def _code_path() -> str:
+    """Where the program's modules come from: the same ones as this process's, before any others."""
+    return os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH"))))
 
 
 def _end(code: int) -> str:

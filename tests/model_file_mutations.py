@@ -192,13 +192,21 @@ def subgraph(model, rng):
 
 
 def subgraphs_in_subgraphs(model, rng):
-    """As many as fit below what a parser of protobuf goes down to, or more."""
+    """As many as protobuf's own library writes."""
     graph = helper.make_graph([], "innermost", [], [])
-    for _ in range(rng.choice((10, 25, 60))):
+    for _ in range(rng.randint(2, 25)):
         node = helper.make_node("If", ["features"], ["more"])
         node.attribute.add(name="then_branch", type=AttributeProto.GRAPH).g.CopyFrom(graph)
         graph = helper.make_graph([node], "g", [], [])
     model.graph.node.append(graph.node[0])
+
+
+def bottomless_subgraphs(model, rng):
+    """Deeper than a parser of protobuf goes, so from bytes: model.graph.node.attribute.g.node ..."""
+    inner = b""
+    for _ in range(rng.choice((30, 40, 1_000))):
+        inner = field(1, field(4, b"If") + field(5, field(6, inner)))
+    return model.SerializeToString(deterministic=True) + field(7, inner)
 
 
 def tensor_attribute(model, rng):
@@ -327,6 +335,11 @@ def weights(model):
     return [tensor for tensor in model.graph.initializer if tensor.raw_data]
 
 
+def field(number, data):
+    """A field of protobuf that holds bytes or a message."""
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
 def varint(number):
     """A number as protobuf writes it."""
     data = bytearray()
@@ -342,9 +355,10 @@ KINDS = {
         *(other_operator, bomb, only_a_bomb, expanding, node_twice, node_missing, nodes_shuffled, cycle, value_renamed),
         *(huge_shape, negative_shape, transposed_shape, huge_input, tensor_cut, tensor_grown, tensor_of_another_type),
         *(tensor_missing, tensor_twice, tensor_in_two_fields, external_data, external_data_unsaid, sparse_tensor),
-        *(not_finite, other_weights, overflowing_weights, subgraph, subgraphs_in_subgraphs, tensor_attribute),
-        *(attribute_changed, attribute_added, other_opset, no_opset, other_ir_version, foreign_domain, function),
-        *(training, output_added, output_missing, input_added, value_info, metadata, doc_string, unknown_field),
-        *(nothing_in_many_nodes, cut_short, byte_damaged, bytes_put_in, bytes_taken_out, bytes_twice, noise, nothing),
+        *(not_finite, other_weights, overflowing_weights, subgraph, subgraphs_in_subgraphs, bottomless_subgraphs),
+        *(tensor_attribute, attribute_changed, attribute_added, other_opset, no_opset, other_ir_version),
+        *(foreign_domain, function, training, output_added, output_missing, input_added, value_info, metadata),
+        *(doc_string, unknown_field, nothing_in_many_nodes, cut_short, byte_damaged, bytes_put_in, bytes_taken_out),
+        *(bytes_twice, noise, nothing),
     )
 }

@@ -30,7 +30,7 @@ LEAN = telling_model("lean", 1)
 FILE = model_file.pack(LEAN, SITE, KEY)
 FILTERS, HEAD, VECTORS = parts_of(FILE)
 VECTOR_SIZE = feature_len(SITE, SPECS["lean"]) + 8
-FLIPS = 10_000
+FLIPS, FLIPS_AT_COMMAND = 10_000, 250
 # Of a check's whole process, and of the command's for a hundred files: 110 MB and 1.5 MB are usual.
 CHECK_KB_MAX, GROWTH_KB_MAX = 200_000, 10_000
 
@@ -93,10 +93,15 @@ def test_what_is_not_signed_as_it_stands_is_refused_before_anything_in_it_is_loo
         unpack(data)
 
 
-def test_each_of_ten_thousand_changed_bytes_is_refused_at_the_signature(no_check, seed):
+def flipped(seed, count):
+    """The file with one byte changed, so many times, each in another way."""
     changes = [(at, change) for at in range(len(FILE)) for change in range(1, 256)]
-    for at, change in random.Random(seed).sample(changes, FLIPS):
-        data = FILE[:at] + bytes((FILE[at] ^ change,)) + FILE[at + 1 :]
+    for at, change in random.Random(seed).sample(changes, count):
+        yield FILE[:at] + bytes((FILE[at] ^ change,)) + FILE[at + 1 :]
+
+
+def test_each_of_ten_thousand_changed_bytes_is_refused_at_the_signature(no_check, seed):
+    for data in flipped(seed, FLIPS):
         with pytest.raises(model_file.ModelFileError, match=r"^signature: |^is no model file"):
             unpack(data)
 
@@ -295,6 +300,16 @@ def test_what_cannot_be_taken_or_written_is_one_line_and_code_two(config, store,
     assert (2, "", 1) == (code, out, err.count("\n"))
     assert re.search(line, err.strip())
     assert [] == store.model_keys(PUSHED)
+
+
+def test_of_hundreds_of_changed_bytes_each_is_one_line_and_code_two_at_the_command(config, store, seed):
+    file = config.parent / "model"
+    for data in flipped(seed, FLIPS_AT_COMMAND):
+        file.write_bytes(data)
+        code, out, err = thermesh("filters", "import", file, "--trust", keys.public_hex(KEY), "--config", config)
+        assert (2, "") == (code, out)
+        assert re.fullmatch(r"thermesh: \S+/model: (signature: |is no model file)[^\n]+\n", err)
+    assert ([(1, 1)], 1) == (store.model_keys(ACTIVE), len(store.model_keys()))
 
 
 # All of it
