@@ -2,7 +2,8 @@
 
     site   = "site.toml"     the site's file, relative to this one
     spec   = "seed"          or "lean" or "zone"
-    mode   = "always"        when nodes speak: or "event", with a spec that has silent zones (docs/zones.md)
+    mode   = "always"        when nodes speak: or "change" (docs/change.md), or "event", with a spec that has silent
+                             zones (docs/zones.md)
     broker = "auto"          or "mosquitto", "amqtt", "HOST:PORT"
     state  = "state"         folder for what must outlive a restart, relative to this file
 
@@ -17,7 +18,7 @@
 
     [event]
     copies    = 0            how often nodes say what matters in mode event: 0 over brokers, 2 where links lose 10 % of
-                             the frames, 4 where they lose 30 %; 0..8 (firmware/watch.py). Takes two exchanges more
+                             the frames, 4 where they lose 30 %; 0..4 (firmware/watch.py). Takes two exchanges more
 
     [learning]
     every_cycles = 240       after so many stored cycles the gateway tries to learn from them; 0: never
