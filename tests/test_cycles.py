@@ -136,6 +136,12 @@ def test_a_block_is_settled_when_none_of_its_members_can_have_made_another_repor
     assert [[True, False]] == made.settled_blocks.tolist()
 
 
+def test_an_owner_without_a_reading_settles_its_block():
+    made = assembly()
+    made.take((0, 2), report((1, 2), (0, 2), pooled=0b0100, no_reading=0b0001))
+    assert [[False, True]] == made.settled_blocks.tolist()
+
+
 def test_nobody_settles_a_block_of_which_nothing_came_or_of_which_somebody_is_absent():
     absent = NOBODY.copy()
     absent[:, 2] = absent[1, 1] = True

@@ -393,6 +393,42 @@ def test_a_report_to_an_earlier_run_is_said_again_to_the_next_one_until_it_tells
     assert 2 == bench.count(health.REPEATED)
 
 
+def reporting_bench(cycles):
+    """An owner that reported in cycles of which no beacon spoke yet."""
+    bench = Bench(cell=(0, 0), sensor=Steady(None))
+    for cycle in cycles:
+        bench.hear(beacon_of(cycle, acked_cycle=0))
+        bench.hear(*[no_reading_of(cell, cycle) for cell in [(0, 1), (1, 0), (1, 1)]])
+    return bench
+
+
+def reports_in(said):
+    return [Report(data) for where, data in said if where == TO_GATEWAY]
+
+
+def test_of_reports_that_wait_the_two_oldest_are_said_again_with_each_beacon():
+    bench = reporting_bench(range(5, 10))
+    assert [1, 2] == [found.seq for found in reports_in(bench.hear(beacon_of(10)))]
+    bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 3, {1}))
+    assert [1, 4] == [found.seq for found in reports_in(bench.hear(beacon_of(11)))]
+
+
+def test_a_beacon_confirms_the_report_of_the_one_cycle_that_it_speaks_of():
+    bench = reporting_bench(range(5, 8))
+    assert [1] == [found.seq for found in reports_in(bench.hear(beacon_of(8, acked=[(0, 0)], acked_cycle=6)))]
+    assert [1, 3] == [found.seq for found in reports_in(bench.hear(beacon_of(9)))]
+
+
+def test_a_report_says_whether_older_ones_wait():
+    bench = reporting_bench(range(5, 8))
+    assert [False, True, True] == [found.has_older for found in reports_in(bench.said)]
+    bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 3, ()))
+    bench.said.clear()
+    bench.hear(beacon_of(8))
+    bench.hear(*[no_reading_of(cell, 8) for cell in [(0, 1), (1, 0), (1, 1)]])
+    assert [False] == [found.has_older for found in reports_in(bench.said)]
+
+
 def test_numbers_of_reports_count_on():
     bench = Bench(cell=(0, 0), sensor=Steady(None))
     for cycle in (5, 6, 7):
