@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import random
+import sqlite3
 import threading
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,22 @@ def test_another_sites_key_in_a_backup_is_refused(made, tmp_path):
     with_manifest(made, files=files | {keys.NAME: hashlib.sha256(foreign).hexdigest()})
     with pytest.raises(BackupError, match="is not the key that nodes trust"):
         backup.restore(made, tmp_path / "other", SITE)
+
+
+def test_a_backup_whose_store_was_damaged_before_it_was_made_is_refused(made, tmp_path):
+    """Its digests match, and every cycle can be read: only a look at all of the file finds the empty index."""
+    with zipfile.ZipFile(made) as archive:
+        data, files = bytearray(archive.read(FILE)), json.loads(archive.read("manifest.json"))["files"]
+    (tmp_path / FILE).write_bytes(data)
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_cycles_1'"
+        ((page,), (size,)) = database.execute(query).fetchone(), database.execute("PRAGMA page_size").fetchone()
+    data[(page - 1) * size : page * size] = bytes(size)
+    rewritten(made, lambda members: members | {FILE: bytes(data)})
+    with_manifest(made, files=files | {FILE: hashlib.sha256(data).hexdigest()})
+    with pytest.raises(BackupError, match=r"is no whole backup .*is damaged"):
+        backup.restore(made, tmp_path / "other", SITE)
+    assert {running.LOCK} == files_of(tmp_path / "other").keys()
 
 
 def test_a_store_that_is_there_stays_unless_it_is_to_be_moved_aside(made, state):
