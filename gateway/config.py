@@ -24,6 +24,9 @@
     every_cycles = 240       after so many stored cycles the gateway tries to learn from them; 0: never
     cycles_max   = 2880      from so many at most, the latest
 
+    [store]
+    keep_days = 400          so long cycles are kept, with decisions and labels (gateway/store_age.py); 0: for ever
+
 Only `site` has to be there.
 """
 
@@ -37,6 +40,7 @@ from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
 from gateway.model import SPECS, ModelError, ModelSpec, spec_named
 from gateway.site import FILE_SIZE_MAX, Site, load_site
+from gateway.store_age import Keeping, check_keeping
 from protocol.beacon import CHALLENGE_EXCHANGES, COPIES_MAX, MODE_ALWAYS, MODE_CHANGE, MODE_EVENT
 
 # As files and commands call them.
@@ -65,6 +69,7 @@ class GatewayConfig:
     copies: int
     limits: Limits
     learning: Plan
+    keeping: Keeping
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -151,7 +156,7 @@ def next_run(state: Path, floor: int = 0) -> int:
 
 
 def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
-    _refuse_unknown("", table, {"site", "timing", "decision", "event", "learning", *_TEXTS})
+    _refuse_unknown("", table, {"site", "timing", "decision", "event", "learning", "store", *_TEXTS})
     if "site" not in table:
         raise ConfigError('site: is missing; write site = "site.toml", the file that says where nodes stand')
     texts = {name: table.get(name, default) for name, default in _TEXTS.items()}
@@ -174,8 +179,12 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         learning = check_plan(Plan(**plan))
     except ValueError as error:
         raise ConfigError(f"learning.{error}") from None
+    try:
+        keeping = check_keeping(Keeping(**_section(table, "store", Keeping()._asdict(), int)))
+    except ValueError as error:
+        raise ConfigError(f"store.{error}") from None
     state = folder / texts["state"]
-    return GatewayConfig(site, spec.name, mode, texts["broker"], state, timing, copies, limits, learning)
+    return GatewayConfig(site, spec.name, mode, texts["broker"], state, timing, copies, limits, learning, keeping)
 
 
 def _timing(written: dict[str, int], site: Site, spec: str, exchanges: int) -> Timing:

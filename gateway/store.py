@@ -23,7 +23,8 @@ from gateway.model import Model
 from gateway.received import Arrivals, Gap, Key, Late, Reporter
 from gateway.samples import Samples
 from gateway.site import Cell, Site
-from gateway.store_blobs import pack_cycle, pack_head, unpack_cycle, unpack_filters, unpack_head
+from gateway.store_blobs import Plain, inflate, pack_cycle, pack_head, record_of, unpack_filters, unpack_head
+from gateway.store_chunks import CHUNK, unpack_chunk
 from gateway.store_schema import FILE, StoreError, close_database, damaged, errors_named, open_database, transaction
 
 CANDIDATE, REFUSED, PUSHED, ACTIVE, RETIRED = STATUSES = ("candidate", "refused", "pushed", "active", "retired")
@@ -38,10 +39,14 @@ CYCLE_MAX = 0xFFFFFFFF
 
 _MODELS = """SELECT filter_version, head_revision, spec, filter_set, head, status, created_s, accuracy_before,
     accuracy_after, note FROM models"""
-_CYCLES = """SELECT run, cycle, cycles.at_s, record, was_abnormal, threshold, band, score_normal, score_abnormal,
+# The record that stands alone, else the chunk and the cycle's place in it: in one query, or it could move in between.
+_RECORD = "ifnull(records.data, chunks.data), iif(records.data IS NULL, id - first_id, 0)"
+_RECORDS = """LEFT JOIN records ON records.cycle_id = id
+    LEFT JOIN chunks ON first_id = (SELECT max(first_id) FROM chunks WHERE first_id <= id)"""
+_CYCLES = f"""SELECT run, cycle, {_RECORD}, cycles.at_s, was_abnormal, threshold, band, score_normal, score_abnormal,
     decisions.abnormal, block_row, block_col, filter_version, head_revision, compared, equal, beyond,
     labels.abnormal, labels.note
-    FROM cycles JOIN decisions ON decisions.cycle_id = id LEFT JOIN labels ON labels.cycle_id = id"""
+    FROM cycles JOIN decisions ON decisions.cycle_id = id LEFT JOIN labels ON labels.cycle_id = id {_RECORDS}"""
 _BROKEN = {
     "SQLITE_CONSTRAINT_UNIQUE": "is stored already",
     "SQLITE_CONSTRAINT_FOREIGNKEY": "was decided by a model that is not stored",
@@ -132,6 +137,7 @@ class Store:
         self.path = state / FILE
         self.site = site
         self._database = open_database(self.path, site, create)
+        self._chunk: tuple[bytes, list[Plain]] = b"", []
 
     def __enter__(self) -> Self:
         return self
@@ -151,8 +157,9 @@ class Store:
         try:
             with transaction(self._database, self.path):
                 cycle = self._database.execute(
-                    "INSERT INTO cycles (run, cycle, at_s, record) VALUES (?, ?, ?, ?)", (run, record.cycle, at_s, data)
+                    "INSERT INTO cycles (run, cycle, at_s) VALUES (?, ?, ?)", (run, record.cycle, at_s)
                 )
+                self._database.execute("INSERT INTO records VALUES (?, ?)", (cycle.lastrowid, data))
                 model = outcome.filter_version, outcome.head_revision
                 meaning = *decided.scores, decided.abnormal, *(decided.where or (None, None))
                 values = cycle.lastrowid, *model, basis.state.abnormal, *basis.limits, *meaning, *outcome.exact
@@ -213,11 +220,11 @@ class Store:
         (stored,) = self._one("SELECT count(*) FROM (SELECT 1 FROM cycles LIMIT ?)", (limit,))
         shape = stored, self.site.rows, self.site.cols
         samples = Samples(np.zeros(shape, np.int16), np.zeros(shape, np.bool_), np.zeros(stored, np.bool_))
-        query = f"""SELECT run, cycle, record, labels.abnormal FROM cycles
-            LEFT JOIN labels ON labels.cycle_id = id WHERE {_LATEST}"""
+        query = f"""SELECT run, cycle, {_RECORD}, labels.abnormal FROM cycles
+            LEFT JOIN labels ON labels.cycle_id = id {_RECORDS} WHERE {_LATEST}"""
         count = 0
-        for run, cycle, data, label in self._rows(query, (stored,)):
-            record, _ = self._unpack_cycle(run, cycle, data)
+        for run, cycle, data, place, label in self._rows(query, (stored,)):
+            record, _ = self._unpack_cycle(run, cycle, data, place)
             if not record.has_reading.any():
                 continue
             samples.readings_ccel[count], samples.present[count] = record.readings_ccel, record.has_reading
@@ -359,21 +366,33 @@ class Store:
             self._database.execute(f"UPDATE models SET status = '{RETIRED}' WHERE status = '{ACTIVE}'")
 
     def _select_cycles(self, where: str, values: tuple[int, ...]) -> Iterator[StoredCycle]:
-        for run, cycle, at_s, data, was_abnormal, *rest in self._rows(f"{_CYCLES} WHERE {where}", values):
+        for run, cycle, data, place, at_s, was_abnormal, *rest in self._rows(f"{_CYCLES} WHERE {where}", values):
             threshold, band, normal, score, abnormal, row, col, version, revision, *exact, label, note = rest
-            record, cells = self._unpack_cycle(run, cycle, data)
+            record, cells = self._unpack_cycle(run, cycle, data, place)
             decided = Decision((normal, score), bool(abnormal), None if row is None else (row, col))
             outcome = Outcome(record, decided, version, revision, Comparison(*exact))
             basis = Basis(State(bool(was_abnormal)), Limits(threshold, band), cells)
             yield StoredCycle(run, at_s, outcome, basis, None if label is None else bool(label), note or "")
 
-    def _unpack_cycle(self, run: int, cycle: int, data: bytes) -> tuple[Record, tuple[Cell, ...]]:
+    def _unpack_cycle(self, run: int, cycle: int, data: bytes | None, place: int) -> tuple[Record, tuple[Cell, ...]]:
         try:
-            record, mask = unpack_cycle(cycle, data, (self.site.rows, self.site.cols))
+            cycles = self._inflate(data or b"")
+            if place >= len(cycles):
+                raise ValueError(f"is not among the {len(cycles)} cycles of its chunk")
+            record, mask = record_of(cycle, cycles[place])
         except ValueError as error:
             raise damaged(self.path, f"run {run} cycle {cycle}: {error}") from None
         same = np.array_equal(mask, self.site.mask)
         return record, self.site.cells if same else tuple((int(row), int(col)) for row, col in np.argwhere(mask))
+
+    def _inflate(self, data: bytes) -> list[Plain]:
+        """The cycles of a record or a chunk; those of a chunk are read one after the other, so the last one is kept."""
+        shape = self.site.rows, self.site.cols
+        if data[:1] != bytes((CHUNK,)):
+            return [inflate(data, shape)]
+        if self._chunk[0] != data:
+            self._chunk = data, unpack_chunk(data, shape)
+        return self._chunk[1]
 
     def _model_of_row(self, row: tuple[Any, ...]) -> StoredModel:
         version, revision, spec, filter_set, head, *rest = row

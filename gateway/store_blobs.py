@@ -16,6 +16,7 @@ A head, version 1: u8 version, u8 layers; then of each layer u32 inputs, u32 out
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +30,12 @@ from protocol.fixed import BIAS_ZERO, WEIGHT_ZERO
 from protocol.grid import BLOCK_SIDE
 
 _CYCLE = struct.Struct("<5BI")
+# So many of its first bytes are the same for all cycles of a kind.
+SIZES_LEN = 5
 _VERSIONS = _PLAIN, _CARRIED, _PROVEN = 1, 2, 3
+_NO_RECORD = f"no record of version {_PLAIN} to {_PROVEN}"
 # Level 9 takes twice the time for 2 % less: what is left is the sensors' noise.
-_ZLIB_LEVEL = 6
+ZLIB_LEVEL = 6
 _HEAD = struct.Struct("<BB")
 _HEAD_VERSION = 1
 _HEAD_LAYER = struct.Struct("<II")
@@ -39,7 +43,9 @@ _HEAD_LAYER = struct.Struct("<II")
 Bits = NDArray[np.bool_]
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
+    """Of a cycle's parts, as its first bytes say."""
+
     rows: int
     cols: int
     channels: int
@@ -47,14 +53,23 @@ class _Sizes(NamedTuple):
 
     @property
     def features(self) -> tuple[int, int, int]:
+        """Shape of the features."""
         return -(-self.rows // BLOCK_SIDE), -(-self.cols // BLOCK_SIDE), self.channels
 
     @property
     def absence(self) -> tuple[int, int, int]:
+        """Shape of the absence bytes."""
         return self.exchanges, self.rows, self.cols
 
     def planes(self, version: int) -> list[tuple[int, ...]]:
+        """Shapes of the planes of bits."""
         return [self.features, *[(self.rows, self.cols)] * 4, *[self.features[:2]] * (version > _PLAIN)]
+
+    def body(self, version: int) -> int:
+        """Bytes of all parts together."""
+        bits = sum(-(-int(np.prod(plane)) // 8) for plane in self.planes(version))
+        cells = (3 if version == _PROVEN else 2) * self.rows * self.cols
+        return cells + int(np.prod(self.features)) + int(np.prod(self.absence)) + bits
 
 
 def pack_cycle(record: Record, cells: Bits) -> bytes:
@@ -70,13 +85,13 @@ def pack_cycle(record: Record, cells: Bits) -> bytes:
     masks = cells, record.has_reading, record.pooled, record.no_reading
     planes = [record.features != NOTHING, *masks, *([record.carried] if version > _PLAIN else [])]
     parts = [
-        _pack_readings(record.readings_ccel),
+        pack_readings(record.readings_ccel),
         np.maximum(record.features, 0).astype(np.uint8).tobytes(),
         record.absence.astype(np.uint8).tobytes(),
         *(np.packbits(plane).tobytes() for plane in planes),
         b"" if record.proofs is None else record.proofs.astype(np.uint8).tobytes(),
     ]
-    return head + zlib.compress(b"".join(parts), _ZLIB_LEVEL)
+    return head + zlib.compress(b"".join(parts), ZLIB_LEVEL)
 
 
 def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Record, Bits]:
@@ -90,15 +105,57 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
     Raises:
         ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
     """
-    if len(data) < _CYCLE.size or data[0] not in _VERSIONS:
-        raise ValueError(f"no record of version {_PLAIN} to {_PROVEN}")
+    return record_of(cycle, inflate(data, shape))
+
+
+class Plain(NamedTuple):
+    """A packed cycle, not compressed.
+
+    Attributes:
+        version: of the packing.
+        sizes: of its parts.
+        late: the record's.
+        body: what zlib compresses: readings first, as 2 x rows x cols bytes.
+    """
+
+    version: int
+    sizes: Sizes
+    late: int
+    body: bytes
+
+
+def inflate(data: bytes, shape: tuple[int, int]) -> Plain:
+    """What `pack_cycle` compressed.
+
+    Raises:
+        ValueError: as `unpack_cycle`.
+    """
+    if len(data) < _CYCLE.size:
+        raise ValueError(_NO_RECORD)
     version, *numbers, late = _CYCLE.unpack_from(data)
-    sizes = _Sizes(*numbers)
+    sizes = sizes_of(version, numbers, shape)
+    return Plain(version, sizes, late, decompress(data[_CYCLE.size :], sizes.body(version)))
+
+
+def sizes_of(version: int, numbers: Sequence[int], shape: tuple[int, int]) -> Sizes:
+    """Rows, columns, channels and exchanges, checked to be of a version there is and of a site's shape.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if version not in _VERSIONS or len(numbers) != len(Sizes._fields):
+        raise ValueError(_NO_RECORD)
+    sizes = Sizes(*numbers)
     if sizes[:2] != shape:
         raise ValueError(f"a record of {sizes.rows} x {sizes.cols} cells, the site has {shape[0]} x {shape[1]}")
-    body = _decompress(data[_CYCLE.size :], sizes, version)
-    at = 2 * sizes.rows * sizes.cols
-    readings_ccel = _unpack_readings(body[:at]).reshape(shape)
+    return sizes
+
+
+def record_of(cycle: int, plain: Plain) -> tuple[Record, Bits]:
+    """A record and the site's mask at its time; `cycle` is the record's number."""
+    version, sizes, late, body = plain
+    shape, at = (sizes.rows, sizes.cols), 2 * sizes.rows * sizes.cols
+    readings_ccel = unpack_readings(body[:at]).reshape(shape)
     features, at = _take(body, at, sizes.features)
     absence, at = _take(body, at, sizes.absence)
     planes = []
@@ -111,6 +168,22 @@ def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Recor
     proofs = _take(body, at, shape)[0] if version == _PROVEN else None
     known = np.where(there, features.astype(np.int16), np.int16(NOTHING))
     return Record(cycle, known, readings_ccel, has_reading, pooled, absence, no_reading, late, carried, proofs), cells
+
+
+def decompress(data: bytes, size: int) -> bytes:
+    """What zlib compressed, of a size that is known.
+
+    Raises:
+        ValueError: it is no such stream; no more than `size` is ever allocated.
+    """
+    stream = zlib.decompressobj()
+    try:
+        body = stream.decompress(data, size + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if len(body) != size or not stream.eof or stream.unused_data:
+        raise ValueError("a record of a wrong length")
+    return body
 
 
 def pack_head(head: Head) -> bytes:
@@ -167,32 +240,28 @@ def unpack_filters(data: bytes) -> Filters:
     return Filters(found.version, found.reference_ccel, tuple(layers))
 
 
-def _pack_readings(readings_ccel: NDArray[np.int16]) -> bytes:
+def zigzag(differences: NDArray[np.int16]) -> NDArray[np.uint16]:
+    """Small differences of either sign become small numbers: 0, -1, 1, -2 become 0, 1, 2, 3."""
+    return ((differences << 1) ^ (differences >> 15)).view(np.uint16)
+
+
+def unzigzag(numbers: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Differences again, modulo 2^16."""
+    differences: NDArray[np.uint16] = (numbers >> np.uint16(1)) ^ np.negative(numbers & np.uint16(1))
+    return differences
+
+
+def pack_readings(readings_ccel: NDArray[np.int16]) -> bytes:
     """Neighbours are nearly equal: small differences, whose high bytes are 0. Modulo 2^16, so any int16 comes back."""
     values = readings_ccel.astype(np.int16).view(np.uint16).ravel()
-    differences = np.diff(values, prepend=np.uint16(0)).view(np.int16)
-    zigzag = ((differences << 1) ^ (differences >> 15)).astype("<i2")
-    return zigzag.view(np.uint8).reshape(-1, 2).T.tobytes()
+    numbers = zigzag(np.diff(values, prepend=np.uint16(0)).view(np.int16)).astype("<u2")
+    return numbers.view(np.uint8).reshape(-1, 2).T.tobytes()
 
 
-def _unpack_readings(data: bytes) -> NDArray[np.int16]:
-    zigzag = np.frombuffer(data, np.uint8).reshape(2, -1).T.copy().view("<u2").ravel().astype(np.uint16)
-    differences = (zigzag >> 1) ^ (0 - (zigzag & 1))
-    return np.cumsum(differences, dtype=np.uint16).view(np.int16)
-
-
-def _decompress(data: bytes, sizes: _Sizes, version: int) -> bytes:
-    bits = sum(-(-int(np.prod(plane)) // 8) for plane in sizes.planes(version))
-    cells = (3 if version == _PROVEN else 2) * sizes.rows * sizes.cols
-    size = cells + int(np.prod(sizes.features)) + int(np.prod(sizes.absence)) + bits
-    stream = zlib.decompressobj()
-    try:
-        body = stream.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if len(body) != size or not stream.eof or stream.unused_data:
-        raise ValueError("a record of a wrong length")
-    return body
+def unpack_readings(data: bytes) -> NDArray[np.int16]:
+    """Readings again, ccel, in a row."""
+    numbers = np.frombuffer(data, np.uint8).reshape(2, -1).T.copy().view("<u2").ravel().astype(np.uint16)
+    return np.cumsum(unzigzag(numbers), dtype=np.uint16).view(np.int16)
 
 
 def _take(body: bytes, at: int, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:

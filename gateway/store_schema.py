@@ -48,7 +48,8 @@ STEPS = (
             PRIMARY KEY (filter_version, head_revision)
         ) STRICT""",
         "CREATE UNIQUE INDEX one_active_model ON models (status) WHERE status = 'active'",
-        # Rows are never deleted: ids rise in the order of time, whatever the clock or the number of the run does.
+        # Rows are deleted from the oldest on, and never the latest: ids rise in the order of time and none is missing
+        # between two, whatever the clock or the number of the run does.
         """CREATE TABLE cycles (
             id INTEGER PRIMARY KEY,
             run INTEGER NOT NULL,
@@ -84,6 +85,18 @@ STEPS = (
         ) STRICT""",
     ),
     store_reports.STEP,
+    (
+        # What was reported of a cycle: alone while it is young, then in a chunk with those next to it. Tables of their
+        # own, for SQLite joins half-empty pages when rows go, and does not when they shrink.
+        """CREATE TABLE records (cycle_id INTEGER PRIMARY KEY REFERENCES cycles (id), data BLOB NOT NULL) STRICT""",
+        """CREATE TABLE chunks (
+            first_id INTEGER PRIMARY KEY REFERENCES cycles (id),
+            last_id INTEGER NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT""",
+        "INSERT INTO records SELECT id, record FROM cycles",
+        "ALTER TABLE cycles DROP COLUMN record",
+    ),
 )
 VERSION = len(STEPS)
 

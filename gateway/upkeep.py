@@ -1,6 +1,7 @@
-"""What the service does between two cycles: carry out orders, learn, and say to other programs how things stand."""
+"""What the service does between two cycles: carry out orders, learn, age the store, and tell other programs of it."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from gateway.learning import Learning
 from gateway.rollouts import Rollouts
 from gateway.service import Recorder
 from gateway.site import Cell
+from gateway.store_age import Ageing
 from gateway.wave import Rollout
 from protocol.grid import node_name
 
@@ -19,28 +21,30 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """For one run of one gateway. A fault is said once and stops nothing: the next look tries again."""
 
-    def __init__(self, state: Path, gateway: Gateway, recorder: Recorder, rollouts: Rollouts, learning: Learning):
+    def __init__(
+        self,
+        state: Path,
+        gateway: Gateway,
+        recorder: Recorder,
+        rollouts: Rollouts,
+        learning: Learning,
+        ageing: Ageing,
+    ):
         """`state` is the folder that other programs look into."""
         self._state = state
         self._gateway = gateway
         self._recorder = recorder
         self._rollouts = rollouts
         self._learning = learning
-        self._fault = ""
+        self._ageing = ageing
+        self._faults: dict[str, str] = {}
         self._written: dict[str, Any] = {}
 
     def look(self) -> None:
         """Do what is due; milliseconds."""
-        fault = ""
-        try:
-            self._rollouts.look()
-            self._learning.look(self._gateway.model, self._recorder.stored)
-            self._write()
-        except ValueError as error:  # of the store, the state folder or an order: one line each
-            fault = str(error)
-        if fault and fault != self._fault:
-            log.error("filters and learning wait: %s", fault)
-        self._fault = fault
+        self._try("filters and learning wait", self._look_after_filters)
+        self._try("old cycles stay as they are", self._ageing.look)
+        self._try("other programs do not see how things stand", self._write)
 
     def facts(self) -> dict[str, Any]:
         """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning."""
@@ -61,6 +65,20 @@ class Upkeep:
         if held is None:
             return None
         return {"filters": held.version, "highest": held.highest, "phase": held.phase_name, "refused": held.refused}
+
+    def _look_after_filters(self) -> None:
+        self._rollouts.look()
+        self._learning.look(self._gateway.model, self._recorder.stored)
+
+    def _try(self, consequence: str, do: Callable[[], None]) -> None:
+        fault = ""
+        try:
+            do()
+        except ValueError as error:  # of the store, the state folder or an order: one line each
+            fault = str(error)
+        if fault and fault != self._faults.get(consequence):
+            log.error("%s: %s", consequence, fault)
+        self._faults[consequence] = fault
 
     def _write(self) -> None:
         facts = self.facts()

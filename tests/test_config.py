@@ -45,6 +45,7 @@ def test_only_the_site_has_to_be_there(written, tmp_path):
     assert Timing(60_000) == found.timing
     assert (0.5, 0.1) == found.limits
     assert (240, 2880) == found.learning
+    assert 400 == found.keeping.keep_days
 
 
 def test_nodes_speak_always_unless_it_is_written_that_they_speak_on_events(written):
@@ -54,7 +55,9 @@ def test_nodes_speak_always_unless_it_is_written_that_they_speak_on_events(writt
 
 def test_what_is_written_counts(written):
     text = 'site = "site.toml"\nspec = "lean"\nbroker = "h:1"\nstate = "s"\n[decision]\nthreshold = 0.6\nband = 0\n'
+    text += "[store]\nkeep_days = 30\n"
     found = load_config(written(text + "[timing]\nexchange_ms = 100\ngather_ms = 200\nreport_ms = 300\n"))
+    assert 30 == found.keeping.keep_days
     assert ("lean", "h:1", "s", (0.6, 0)) == (found.spec, found.broker, found.state.name, found.limits)
     assert Timing(60_000, 100, 200, 300) == found.timing
 
@@ -128,7 +131,7 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         (
             'site = "site.toml"\ncolour = 1',
             "colour: is no field of this file; fields are broker, decision, event, learning, mode, site, spec, state, "
-            "timing",
+            "store, timing",
         ),
         ('site = "site.toml"\ntiming = 3', "timing: is no table; write [timing]"),
         (
@@ -144,6 +147,10 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
             "learning.every_cycles: -1 is not in 0..100000; write 0 to learn never",
         ),
         ('site = "site.toml"\n[learning]\ncycles_max = 1', "learning.cycles_max: 1 is not in 2..100000"),
+        (
+            'site = "site.toml"\n[store]\nkeep_days = -1',
+            "store.keep_days: -1 is not in 0..36500; write 0 to keep all for ever",
+        ),
         ('site = "site.toml"\n[learning]\ncycles_max = 2.5', "learning.cycles_max: 2.5 is no number"),
         ('site = "a\\u0000b"', "site: 'a\\x00b' is no text; write site = \"...\""),
         (

@@ -4,11 +4,12 @@ import logging
 import sys
 import threading
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from store_bench import BASIS, MODEL, NOON_S, SITE, add, calm, new_store, outcome_of
+from store_bench import BASIS, MODEL, NOON_S, SITE, add, calm, new_store, outcome_of, rows_of
 
 from gateway import running, service
 from gateway.acceptance import Trained
@@ -17,6 +18,7 @@ from gateway.gateway import Gateway, Timing
 from gateway.learning import Learner, Learning, Plan
 from gateway.rollouts import Order, Rollouts
 from gateway.store import ACTIVE, PUSHED, REFUSED
+from gateway.store_age import CHUNK_CYCLES, Ageing, Keeping
 from gateway.store_schema import StoreError
 from gateway.upkeep import Upkeep
 
@@ -282,7 +284,7 @@ def test_the_service_decides_and_stores_while_a_training_runs(store, teach):
     lessons, bench, busy = teach(Trained(BETTER, 0.75, 0.875, True)), Bench(store), []
     lessons.go.clear()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S + 1)
-    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning)
+    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, Mock())
     beside = service.Beside(lambda _outcome: busy.append(bench.learner.busy), upkeep.look)
     service.serve(bench.gateway, LinkToNobody(), recorder, beside, 0, EVERY + 20)
     assert [False] * EVERY + [True] * 20 == busy
@@ -295,14 +297,28 @@ def test_the_service_decides_and_stores_while_a_training_runs(store, teach):
 
 
 def test_a_fault_between_cycles_is_said_once_and_stops_nothing(store, caplog):
-    bench = Bench(store)
+    bench, ageing = Bench(store), Mock()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S)
-    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, bench.rollouts, bench.learning)
+    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, bench.rollouts, bench.learning, ageing)
+    store._database.execute("ALTER TABLE models RENAME TO gone")
+    ageing.look.side_effect = StoreError("thermesh.db: is damaged")
     for _ in range(3):
         upkeep.look()
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("filters and learning wait: ")
-    assert said.endswith("service.json: No such file or directory; check the disk and its free space")
+    said = [record.getMessage() for record in caplog.records]
+    waits = "filters and learning wait", "old cycles stay as they are", "other programs do not see how things stand"
+    assert waits == tuple(line.partition(": ")[0] for line in said)
+    assert said[2].endswith("service.json: No such file or directory; check the disk and its free space")
+    assert 3 == ageing.look.call_count
+
+
+def test_between_cycles_old_ones_are_put_together(store):
+    bench = Bench(store)
+    recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S - 7_200)
+    with Ageing(store.path.parent, SITE, Keeping(), lambda: NOON_S) as ageing:
+        upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, ageing)
+        beside = service.Beside(lambda _outcome: None, upkeep.look)
+        service.serve(bench.gateway, LinkToNobody(), recorder, beside, 0, CHUNK_CYCLES)
+    assert (1, 0) == (rows_of(store.path.parent, "chunks"), rows_of(store.path.parent, "records"))
 
 
 def test_a_gateway_learns_what_an_operator_labelled_and_orders_it(store, seed):

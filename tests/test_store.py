@@ -200,7 +200,7 @@ def test_a_record_of_another_grid_is_damage(store):
     wide = make_site(4, 3)
     wrong = pack_cycle(random_record(np.random.default_rng(0), 0, wide), wide.mask)
     add(store, 0)
-    store._database.execute("UPDATE cycles SET record = ?", (wrong,))
+    store._database.execute("UPDATE records SET data = ?", (wrong,))
     for read in (lambda: store.samples(1), lambda: store.cycle(1, 0)):
         with pytest.raises(StoreError, match=r"thermesh\.db: is damaged.*run 1 cycle 0: a record of 4 x 3 cells"):
             read()

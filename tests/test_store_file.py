@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from mesh_in_memory import make_site
 from store_bench import (
@@ -17,9 +18,12 @@ from store_bench import (
     new_store,
     outcome_of,
     rows_of,
+    same,
     stored_model,
 )
 
+from gateway.decision import Decision
+from gateway.exactness import Comparison
 from gateway.store import ACTIVE, Store
 from gateway.store_blobs import pack_cycle, pack_head
 from gateway.store_schema import APPLICATION_ID, FILE, STEPS, VERSION, StoreError, errors_named
@@ -39,29 +43,56 @@ def test_the_file_is_written_through_to_the_disk(store):
 def make_old(path, version):
     """A file that has been through the first steps only."""
     database = sqlite3.connect(path)
-    for step in STEPS[:version]:
+    for number, step in enumerate(STEPS[:version], 1):
         for statement in step:
             database.execute(statement)
-    if version:
-        database.execute("INSERT INTO site VALUES (?, ?, ?)", (SITE.name, SITE.rows, SITE.cols))
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        model = stored_model()
-        values = (1, 1, "lean", model.filter_set, pack_head(MODEL.head), ACTIVE, NOON_S, None, None, "")
-        database.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-        database.execute("INSERT INTO cycles VALUES (1, 1, 7, 2.5, ?)", (pack_cycle(calm(7), SITE.mask),))
-        database.execute("INSERT INTO decisions VALUES (1, 1, 1, 0, 0.5, 0.1, 0.75, 0.25, 0, NULL, NULL, 5, 4, 3)")
+        FILLED.get(number, lambda _: None)(database)
     database.execute(f"PRAGMA user_version = {version}")
     database.commit()
     database.close()
+
+
+def fill_1(database):
+    """What version 1 wrote; later steps take it over."""
+    database.execute("INSERT INTO site VALUES (?, ?, ?)", (SITE.name, SITE.rows, SITE.cols))
+    database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    model = stored_model()
+    values = (1, 1, "lean", model.filter_set, pack_head(MODEL.head), ACTIVE, NOON_S, None, None, "")
+    database.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    for row, cycle in ((1, 6), (2, 7)):
+        data = pack_cycle(CALM[cycle], SITE.mask)
+        database.execute("INSERT INTO cycles VALUES (?, 1, ?, 2.5, ?)", (row, cycle, data))
+        decision = 1, 1, 0, 0.5, 0.1, 0.75, 0.25, cycle == 7, 1, 0, 5, 4, 3
+        database.execute(f"INSERT INTO decisions VALUES (?{', ?' * len(decision)})", (row, *decision))
+
+
+def fill_2(database):
+    database.execute("INSERT INTO labels VALUES (2, 1, 3.5, 'a fire drill')")
+
+
+CALM = {cycle: calm(cycle, np.full(SITE.mask.shape, 2_000 + cycle, np.int16)) for cycle in (6, 7)}
+FILLED = {1: fill_1, 2: fill_2}
 
 
 @pytest.mark.parametrize("version", range(VERSION))
 def test_a_file_of_every_older_version_is_taken_over_with_what_it_holds(tmp_path, version):
     make_old(tmp_path / FILE, version)
     with Store(tmp_path, SITE) as store:
-        cycles = [stored.outcome.record.cycle for stored in store.latest_cycles(9)]
-        assert ([7] if version else []) == cycles
-        assert len(cycles) == store.set_label(1, (7, 7), True, NOON_S)
+        found = list(store.latest_cycles(9))
+        assert ([6, 7] if version else []) == [stored.outcome.record.cycle for stored in found]
+        for stored in found:
+            cycle, label = stored.outcome.record.cycle, version > 1 and stored.outcome.decision.abnormal
+            assert same(CALM[cycle], stored.outcome.record)
+            decided = Decision((0.75, 0.25), cycle == 7, (1, 0))
+            assert (1, 2.5, (decided, 1, 1, Comparison(5, 4, 3)), BASIS) == (
+                stored.run,
+                stored.at_s,
+                stored.outcome[1:],
+                stored.basis,
+            )
+            assert ((True, "a fire drill") if label else (None, "")) == (stored.label, stored.note)
+        assert ([(1, 1)] if version else []) == store.model_keys(ACTIVE)
+        assert len(found[1:]) == store.set_label(1, (7, 7), True, NOON_S)
         assert (VERSION,) == store._database.execute("PRAGMA user_version").fetchone()
 
 

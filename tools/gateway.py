@@ -20,6 +20,7 @@ from gateway.received import Received
 from gateway.rollouts import Order, Rollouts, place
 from gateway.site import Cell, Site
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
+from gateway.store_age import Ageing
 from gateway.twin import NOTHING
 from gateway.upkeep import Upkeep
 from protocol.grid import node_name
@@ -65,7 +66,8 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
         learner = Learner(config.state, config.site, config.learning.cycles_max, config.limits.threshold)
         learning = stack.enter_context(Learning(config.learning, learner, store, rollouts))
         recorder = service.Recorder(store, run, config.limits)
-        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning)
+        ageing = stack.enter_context(Ageing(config.state, config.site, config.keeping))
+        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning, ageing)
 
         def look() -> None:
             broker.keep_alive()
