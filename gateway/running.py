@@ -8,7 +8,7 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,16 @@ def write(state: Path, facts: dict[str, Any]) -> None:
     """Replace what the service says of itself.
 
     Raises:
-        RunningError: it cannot be written.
+        RunningError: it cannot be written; then nothing is there, for what was said before holds no longer.
     """
     path = state / FACTS
     try:
         path.with_suffix(".new").write_text(json.dumps(facts))
         path.with_suffix(".new").replace(path)
     except OSError as error:
+        for file in (path, path.with_suffix(".new")):
+            with suppress(OSError):
+                file.unlink()
         raise RunningError(f"{path}: {error.strerror or error}; check the disk and its free space") from None
 
 
@@ -108,10 +111,12 @@ def _is_sound(found: dict[str, Any]) -> bool:
     try:
         nodes = [node for node in found["nodes"].values() if node is not None]
         learning, rollout = found["learning"], found["rollout"] or {"filters": 0, "state": ""}
+        store = found.get("store") or {"unstored": 0, "fault": ""}  # older services did not speak of it
         numbers = [node[key] for node in nodes for key in ("filters", "highest", "refused")]
         numbers += [found["run"], found["cycle"], rollout["filters"], learning["done"], learning["steps"]]
-        numbers += [learning["cycles_left"] or 0]
+        numbers += [learning["cycles_left"] or 0, store["unstored"]]
         texts = [*(node["phase"] for node in nodes), rollout["state"], learning["state"], learning["last"]]
+        texts.append(store["fault"])
     except (AttributeError, KeyError, TypeError):
         return False
     return all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)

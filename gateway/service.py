@@ -29,6 +29,7 @@ class Recorder:
     Attributes:
         stored, unstored: cycles since the start that are in the store, and that could not be stored.
         late, gaps: reports since the start that were stored in no cycle, and gaps among reports.
+        fault: why the last one could not, "" when it is in the store.
     """
 
     def __init__(self, store: Store, run: int, limits: Limits, now_s: Callable[[], float] = time.time):
@@ -46,7 +47,7 @@ class Recorder:
         self._limits = limits
         self._now_s = now_s
         self._state = decision.init()
-        self._fault = ""
+        self.fault = ""
 
     def keep(self, outcome: Outcome) -> bool:
         """Store an outcome; each one, in the order decided. True when it is on the disk."""
@@ -61,11 +62,11 @@ class Recorder:
             # Without the cycle's number, or one fault would be another one in each cycle.
             fault = str(error).replace(f"run {self._run} cycle {outcome.record.cycle} ", "it ")
             self.unstored += 1
-        if fault and fault != self._fault:
+        if fault and fault != self.fault:
             log.error("cycle %d and those after it are not stored: %s", outcome.record.cycle, fault)
-        elif self._fault and not fault:
+        elif self.fault and not fault:
             log.info("cycle %d is stored again; %d were not since the start", outcome.record.cycle, self.unstored)
-        self._fault = fault
+        self.fault = fault
         return not fault
 
 

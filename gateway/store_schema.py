@@ -114,6 +114,8 @@ _REASONS = {
 # SQLite quotes whole tables.
 _QUOTE_LEN_MAX = 120
 _connections: Counter[Path] = Counter()
+# Of each file that is open, what it is: (device, inode).
+_opened: dict[Path, tuple[int, int]] = {}
 _opening = threading.Lock()
 _DAMAGED = "is damaged; put a backup in its place, or move it away to start a new one"
 
@@ -143,6 +145,8 @@ def open_database(path: Path, site: Site, create: bool) -> sqlite3.Connection:
         if not _connections[path.resolve()]:
             _check_header(path, create)
         database = _connect(path, site)
+        if not _connections[path.resolve()]:
+            _opened[path.resolve()] = _identity(path)
         _connections[path.resolve()] += 1
     return database
 
@@ -152,6 +156,8 @@ def close_database(database: sqlite3.Connection, path: Path) -> None:
     with _opening:
         database.close()
         _connections[path.resolve()] -= 1
+        if not _connections[path.resolve()]:
+            _opened.pop(path.resolve(), None)
 
 
 @contextmanager
@@ -159,8 +165,11 @@ def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
     """All of a block's changes, or none; they are on the disk when it ends.
 
     Raises:
-        StoreError: as `errors_named`.
+        StoreError: as `errors_named`, or another file is in its place: what SQLite wrote would be gone with its end.
     """
+    found = _identity(path)
+    if found != _opened.get(path.resolve(), found):
+        raise StoreError(f"{path}: was deleted or replaced while it was in use; start this program anew")
     with errors_named(path):
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -199,6 +208,14 @@ def errors_named(path: Path) -> Iterator[None]:
 def damaged(path: Path, what: str) -> StoreError:
     """The error for what lies in the file and cannot be: "run 1 cycle 7: the record is cut short"."""
     return StoreError(f"{path}: {_DAMAGED} ({what})")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path, site: Site) -> sqlite3.Connection:

@@ -47,7 +47,7 @@ class Upkeep:
         self._try("other programs do not see how things stand", self._write)
 
     def facts(self) -> dict[str, Any]:
-        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning."""
+        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning, store."""
         gateway = self._gateway
         rollout = gateway.rollout
         return {
@@ -57,6 +57,7 @@ class Upkeep:
             "rollout": rollout and {"filters": rollout.model.filters.version, "state": _state_of(rollout)},
             "nodes": {node_name(*cell): self._holding(cell) for cell in gateway.site.cells},
             "learning": self._learning.facts(),
+            "store": {"unstored": self._recorder.unstored, "fault": self._recorder.fault},
         }
 
     def _holding(self, cell: Cell) -> dict[str, Any] | None:

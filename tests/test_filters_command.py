@@ -138,6 +138,20 @@ def test_people_see_the_site_as_a_picture_and_every_model_with_its_accuracies(st
     assert "2 2 refused 2023-11-14T22:13:20 97.50 % 95.00 % not better".split() == lines[-1].split()
 
 
+def test_a_store_that_takes_no_cycles_is_shown_and_so_is_a_service_that_cannot_say(store, config, capsys):
+    state = config.parent / "kept"
+    fault = f"{state}/thermesh.db: the disk is full; free some space"
+    running.write(state, said(None) | {"store": {"unstored": 3, "fault": fault}})
+    assert {"unstored": 3, "fault": fault} == answer(capsys, config, "status")["store"]
+    with running.claim(state):
+        thermesh(config, "status")
+        (state / running.FACTS).unlink()
+        thermesh(config, "status")
+    lines = capsys.readouterr().out.splitlines()
+    assert ["gateway   runs", f"store     takes no cycles, 3 since the start: {fault}"] == lines[:2]
+    assert "gateway   runs, and has not written down how things stand: see its log" in lines
+
+
 # Orders
 
 

@@ -17,6 +17,7 @@ SOUND = {
     "rollout": {"filters": 3, "state": "decides"},
     "nodes": {"n-00-00": None, "n-00-01": {"filters": 3, "highest": 3, "phase": "confirmed", "refused": 0}},
     "learning": {"state": "off", "cycles_left": None, "done": 0, "steps": 0, "last": ""},
+    "store": {"unstored": 0, "fault": ""},
 }
 
 
@@ -59,7 +60,26 @@ def test_a_service_that_was_killed_holds_nothing(tmp_path, request):
     assert not running.is_running(tmp_path)
 
 
+def test_what_an_older_service_said_is_read(tmp_path):
+    running.write(tmp_path, without("store"))
+    assert without("store") == running.read(tmp_path)
+
+
 def test_what_is_written_is_read(tmp_path):
+    assert running.read(tmp_path) is None
+    running.write(tmp_path, SOUND)
+    assert SOUND == running.read(tmp_path)
+
+
+def test_what_cannot_be_written_is_not_read_as_it_was_before(tmp_path, monkeypatch):
+    def full(_path, _text):
+        raise OSError(28, "No space left on device")
+
+    running.write(tmp_path, SOUND)
+    with monkeypatch.context() as patch:
+        patch.setattr(running.Path, "write_text", full)
+        with pytest.raises(RunningError, match=r"service\.json: No space left on device; check the disk and its free"):
+            running.write(tmp_path, SOUND)
     assert running.read(tmp_path) is None
     running.write(tmp_path, SOUND)
     assert SOUND == running.read(tmp_path)
@@ -75,10 +95,13 @@ DAMAGED = {
     "deep": "[" * 100_000,
     "a list": "[]",
     "no UTF-8": "\udcff",
-    **{f"without {key}": json.dumps(without(key)) for key in SOUND if key != "model"},
+    **{f"without {key}": json.dumps(without(key)) for key in SOUND if key not in ("model", "store")},
     "nodes as a list": json.dumps(SOUND | {"nodes": [1]}),
     "a node as a number": json.dumps(SOUND | {"nodes": {"n-00-00": 7}}),
     "a version as a text": json.dumps(SOUND | {"rollout": {"filters": "3", "state": "decides"}}),
+    "a fault as a number": json.dumps(SOUND | {"store": {"unstored": 0, "fault": 7}}),
+    "a count as a text": json.dumps(SOUND | {"store": {"unstored": "0", "fault": ""}}),
+    "a store without a count": json.dumps(SOUND | {"store": {"fault": ""}}),
     "a last sentence as a list": json.dumps(SOUND | {"learning": SOUND["learning"] | {"last": []}}),
 }
 

@@ -273,6 +273,20 @@ def test_a_locked_store_is_said_and_takes_cycles_again_afterwards(store, tmp_pat
     assert (1, 1) == (rows_of(tmp_path, "cycles"), rows_of(tmp_path, "decisions"))
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_that_was_deleted_or_replaced_while_in_use_takes_nothing_more(store, tmp_path, there):
+    """SQLite goes on writing to the old one, which is gone when it is closed."""
+    add(store, 0)
+    (tmp_path / FILE).rename(tmp_path / "aside")
+    if there:
+        (tmp_path / FILE).write_bytes((tmp_path / "aside").read_bytes())
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"thermesh\.db: was deleted or replaced while it was in use; start this"):
+            add(store, 1)
+    (tmp_path / "aside").replace(tmp_path / FILE)
+    add(store, 1)
+
+
 def test_a_store_is_opened_and_read_while_another_program_writes(store, tmp_path):
     add(store, 0)
     store._database.execute("BEGIN IMMEDIATE")

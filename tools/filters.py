@@ -21,6 +21,7 @@ from protocol.grid import node_name
 # Filters of the largest shape take less.
 FILE_SIZE_MAX = 1 << 20
 MODELS_SHOWN = 20
+_SILENT = ", and has not written down how things stand: see its log"
 # How far a node is with the newest filters, and the sign for it in the picture.
 SIGNS = {"confirmed": "#", "trial": "t", "staged": "s", "returned": "r", "older": "-", "unheard": "?"}
 
@@ -39,6 +40,7 @@ def status(config: Path) -> dict[str, Any]:
             gateway to run), how many nodes are how far (the words of SIGNS); None before the first start.
         nodes: by name what each said last (filters, highest, phase, refused) and `word`, how far it is.
         learning: state, cycles_left, done, steps, last; None before the first start.
+        store: unstored (cycles since the start), fault ("" when the last one was stored); None before the first start.
         models: every model that is stored, the oldest first.
 
     Raises:
@@ -57,6 +59,7 @@ def status(config: Path) -> dict[str, Any]:
         "rollout": rollout,
         "nodes": nodes,
         "learning": facts and facts["learning"],
+        "store": facts and facts.get("store"),
         "models": models,
     }
 
@@ -126,8 +129,11 @@ def _weights(model: Model) -> tuple[str, bytes, bytes]:
 
 def lines(found: dict[str, Any], site: Site) -> list[str]:
     """What people read of what `status` gives."""
-    active, rollout, learning = found["active"], found["rollout"], found["learning"]
-    text = [f"gateway   {'runs' if found['running'] else 'does not run'}"]
+    active, rollout, learning, store = (found[key] for key in ("active", "rollout", "learning", "store"))
+    silent = found["running"] and learning is None
+    text = [f"gateway   {'runs' if found['running'] else 'does not run'}{_SILENT if silent else ''}"]
+    if store and store["fault"]:
+        text.append(f"store     takes no cycles, {store['unstored']} since the start: {store['fault']}")
     if active:
         text.append(f"in use    filters {active['filters']} with head {active['head']}, spec {active['spec']}")
     if rollout:
