@@ -116,6 +116,9 @@ _QUOTE_LEN_MAX = 120
 _connections: Counter[Path] = Counter()
 # Of each file that is open, what it is: (device, inode).
 _opened: dict[Path, tuple[int, int]] = {}
+# Files in which some connection found damage. The others may not see it for long: SQLite keeps pages in memory.
+_found_damaged: dict[Path, str] = {}
+_DAMAGE = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
 _opening = threading.Lock()
 _DAMAGED = "is damaged; put a backup in its place, or move it away to start a new one"
 
@@ -158,6 +161,7 @@ def close_database(database: sqlite3.Connection, path: Path) -> None:
         _connections[path.resolve()] -= 1
         if not _connections[path.resolve()]:
             _opened.pop(path.resolve(), None)
+            _found_damaged.pop(path.resolve(), None)
 
 
 @contextmanager
@@ -165,10 +169,13 @@ def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
     """All of a block's changes, or none; they are on the disk when it ends.
 
     Raises:
-        StoreError: as `errors_named`, or another file is in its place: what SQLite wrote would be gone with its end.
+        StoreError: as `errors_named`; or another file is in its place, and what SQLite wrote would be gone in the end;
+            or this program has found damage in it before, and nothing more shall depend on it.
     """
-    found = _identity(path)
-    if found != _opened.get(path.resolve(), found):
+    found, resolved = _identity(path), path.resolve()
+    if resolved in _found_damaged:
+        raise StoreError(_found_damaged[resolved])
+    if found != _opened.get(resolved, found):
         raise StoreError(f"{path}: was deleted or replaced while it was in use; start this program anew")
     with errors_named(path):
         try:
@@ -201,7 +208,10 @@ def errors_named(path: Path) -> Iterator[None]:
             raise
         reason = _REASONS.get(code & 0xFF) if code is not None else None  # the module's own: a text that is no UTF-8
         if reason is None:
-            raise damaged(path, " ".join(str(error).split())[:_QUOTE_LEN_MAX]) from None
+            found = damaged(path, " ".join(str(error).split())[:_QUOTE_LEN_MAX])
+            if code is not None and code & 0xFF in _DAMAGE and _connections[path.resolve()]:
+                _found_damaged[path.resolve()] = str(found)
+            raise found from None
         raise StoreError(f"{path}: {reason}") from None
 
 

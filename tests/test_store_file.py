@@ -211,6 +211,23 @@ def test_damage_that_only_reading_finds_is_said(store, tmp_path):
         damaged.samples(300)
 
 
+def test_damage_that_one_connection_finds_stops_what_every_other_one_would_write(store, tmp_path):
+    """The one that writes has all of it in memory, and would go on for long."""
+    add(store, *range(300))
+    store._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (tmp_path / FILE).open("r+b") as file:
+        pages = file.seek(0, 2) // 4_096
+        file.seek(pages // 3 * 4_096)
+        file.write(b"\xa5" * 4_096 * (pages // 3))
+    damage = r"thermesh\.db: is damaged; put a backup"
+    add(store, 300)
+    with Store(tmp_path, SITE) as reader, pytest.raises(StoreError, match=damage):
+        list(reader.latest_cycles(400))
+    for _ in range(2):
+        with pytest.raises(StoreError, match=damage):
+            add(store, 301)
+
+
 @pytest.mark.parametrize(
     ("code", "line"),
     [
