@@ -8,6 +8,7 @@ with all that belongs to it.
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from store_bench import BASIS, NOON_S, SITE, calm, new_store, outcome_of
 
 from gateway.store import Store
 from gateway.store_age import CHUNK_CYCLES, Ageing, Keeping
-from gateway.store_schema import FILE, open_database
+from gateway.store_schema import FILE
 
 INSTRUCTIONS = 50
 DAY = 86_400 // SITE.cycle_s
@@ -78,7 +79,7 @@ def check(folder):
     """
     with Store(folder, SITE) as store:
         found = [(stored.outcome.record.cycle, stored.label) for stored in store.latest_cycles(CYCLES)]
-    with closing(open_database(folder / FILE, SITE, create=False)) as database:
+    with closing(sqlite3.connect(folder / FILE)) as database:
         orphans = database.execute("PRAGMA foreign_key_check").fetchall()
         rows = [
             database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mesh_in_memory import make_model
+from mesh_in_memory import make_model, make_site
 from store_bench import (
     BASIS,
     NOON_S,
@@ -315,3 +315,35 @@ def test_killed_at_any_instant_no_cycle_is_lost_or_doubled_or_deleted_in_part(tm
 def test_the_kills_show_steps_that_are_no_transactions(tmp_path):
     done = kill(tmp_path, "from contextlib import nullcontext\nstore_kills.Ageing._write = lambda self: nullcontext()")
     assert (1, True) == (done.returncode, ": is damaged; " in done.stderr)
+
+
+# What goes wrong
+
+
+def test_a_full_disk_leaves_every_cycle_as_it_was(tmp_path, clock, seed):
+    rng, site = np.random.default_rng(seed), make_site(8, 8)
+    basis, carried = BASIS._replace(cells=site.cells), np.ones(site.block_shape, np.bool_)
+    lean = make_model("lean", site)
+    with new_store(tmp_path, lean, site) as store, Ageing(tmp_path, site, FOR_EVER, clock) as ageing:
+        for cycle in range(CHUNK_CYCLES):
+            record = random_record(rng, cycle, site)._replace(carried=carried)
+            store.add_cycle(1, NOON_S, outcome_of(record), basis)
+        before = everything(store)
+        ageing._database.execute("PRAGMA max_page_count = 1")  # SQLite then takes the file for as large as it may be
+        with pytest.raises(StoreError, match=r"thermesh\.db: the disk is full; free some space"):
+            ageing.compact()
+        assert ((CHUNK_CYCLES, 0), before) == (kept(tmp_path), everything(store))
+        ageing._database.execute("PRAGMA max_page_count = 1000000")
+        assert (CHUNK_CYCLES, before) == (ageing.compact(), everything(store))
+
+
+def test_whatever_names_a_cycle_is_deleted_with_it(store):
+    """A table that is new and refers to cycles has to be deleted from too, or nothing is."""
+    tables = [name for (name,) in store._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    named = {
+        name: column
+        for name in tables
+        for _, _, table, column, *_ in store._database.execute(f"PRAGMA foreign_key_list({name})")
+        if table == "cycles"
+    }
+    assert store_age._OF_CYCLES == named | {"cycles": "id"}
