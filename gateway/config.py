@@ -149,7 +149,7 @@ def next_run(state: Path, floor: int = 0) -> int:
         file.with_suffix(".new").write_text(f"{run}\n")
         file.with_suffix(".new").replace(file)
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}") from None
+        raise ConfigError(f"{file}: {error.strerror or error}; check the folder and its free space") from None
     except ValueError:
         raise ConfigError(f"{file}: holds no number; write the number of the last run there") from None
     return run & 0xFFFFFFFF

@@ -206,6 +206,12 @@ def test_a_run_is_above_a_floor_though_its_file_is_lost(tmp_path):
     assert 9 == next_run(tmp_path, 3)
 
 
+def test_a_run_file_that_cannot_be_written_is_named_with_a_remedy(tmp_path):
+    (tmp_path / "state").write_text("")
+    with pytest.raises(ConfigError, match=r"run: (Not a directory|File exists); check the folder and its free space"):
+        next_run(tmp_path / "state")
+
+
 def test_a_run_file_that_holds_no_number_is_named(tmp_path):
     (tmp_path / "run").write_text("first")
     with pytest.raises(ConfigError, match=r"run: holds no number; write the number of the last run there"):
