@@ -20,7 +20,7 @@ from gateway.store_chunks import pack_chunk
 from gateway.store_schema import FILE, close_database, damaged, errors_named, open_database, transaction
 
 YOUNG_S = 3_600
-# More save little, and all are unpacked to read one: 120 take 4 % less than 60.
+# More save little, and all are unpacked to read one: 120 take 3 to 4 % less than 60.
 CHUNK_CYCLES = 60
 # Of cycles that are not compressed: a few ms on a PC. Sites of thousands of nodes get fewer in a chunk.
 CHUNK_BYTES = 1 << 18

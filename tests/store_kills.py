@@ -1,11 +1,13 @@
-"""Kills what ages a store in the middle of its steps: `store_kills.py FOLDER`, the number of kills on stdout.
+"""Kills what ages a store in the middle of its steps: `store_kills.py FOLDER`, the numbers of kills on stdout.
 
 A step puts a chunk together or deletes one. SQLite calls back after every few of its instructions; at the k-th call the
-process ends itself by SIGKILL, for every k until it lives. Then every cycle is there as it was, and once, or deleted
-with all that belongs to it.
+process ends itself by SIGKILL, for every k until it lives. And what it writes to the disk is cut off: by SIGXFSZ at a
+size of file that grows until it lives. Then every cycle is there as it was, and once, or deleted with all that belongs
+to it.
 """
 
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -20,6 +22,8 @@ from gateway.store_age import CHUNK_CYCLES, Ageing, Keeping
 from gateway.store_schema import FILE
 
 INSTRUCTIONS = 50
+# No page's edge.
+BYTES = 3_001
 DAY = 86_400 // SITE.cycle_s
 CYCLES = 2 * CHUNK_CYCLES + DAY
 # The first chunk is deleted: this is the second's first cycle.
@@ -40,35 +44,46 @@ def later():
     return NOON_S + CYCLES * SITE.cycle_s
 
 
-def run_until_killed(folder, kill_at):
-    """Whether the process was killed before its steps were done."""
+def run_until_killed(folder, kill):
+    """Whether a process was killed before its steps were done; `kill` prepares that in it."""
     process = os.fork()
     if process == 0:
         try:
-            age(folder, kill_at)
+            with Ageing(folder, SITE, Keeping(1), later) as ageing:
+                kill(ageing._database)
+                ageing.look()
             os._exit(0)
         finally:
             os._exit(1)
     _, status = os.waitpid(process, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
         return False
-    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-        raise RuntimeError(f"kill {kill_at}: ended with status {status}")
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGXFSZ):
+        raise RuntimeError(f"ended with status {status}")
     return True
 
 
-def age(folder, kill_at):
-    """Both steps, or the end of this process."""
-    calls = iter(range(kill_at))
+def at_call(number):
+    """Killed after so many calls of SQLite."""
+    calls = iter(range(number))
 
     def call():
         if next(calls, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    with Ageing(folder, SITE, Keeping(1), later) as ageing:
-        ageing._database.set_progress_handler(call, INSTRUCTIONS)
-        ageing.look()
+    return lambda database: database.set_progress_handler(call, INSTRUCTIONS)
+
+
+def at_size(number):
+    """Killed where a file would become larger; a write that crosses the line is cut off there."""
+
+    def limit(_database):
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number * BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    return limit
 
 
 def check(folder):
@@ -96,17 +111,22 @@ def check(folder):
 
 def main(folder):
     fill(folder / "begin")
+    print(*(kill_everywhere(folder, kill) for kill in (at_call, at_size)))
+
+
+def kill_everywhere(folder, kill):
+    """Kill at each point in turn, until the process lives; returns how often."""
     seen = set()
     for kills in range(10_000):
         shutil.rmtree(folder / "state", ignore_errors=True)
         shutil.copytree(folder / "begin", folder / "state")
-        killed = run_until_killed(folder / "state", kills)
+        killed = run_until_killed(folder / "state", kill(kills))
         seen.add(check(folder / "state"))
         if not killed:
             break
     if seen != {(False, False), (True, False), (True, True)}:
         raise RuntimeError(f"seen: {seen}")
-    print(kills)
+    return kills
 
 
 if __name__ == "__main__":

@@ -309,7 +309,8 @@ def kill(folder, mistake=""):
 def test_killed_at_any_instant_no_cycle_is_lost_or_doubled_or_deleted_in_part(tmp_path):
     done = kill(tmp_path)
     assert 0 == done.returncode, done.stderr[-2_000:]
-    assert 50 < int(done.stdout)
+    calls, sizes = map(int, done.stdout.split())
+    assert (True, True) == (calls > 50, sizes > 20)
 
 
 def test_the_kills_show_steps_that_are_no_transactions(tmp_path):
