@@ -69,7 +69,6 @@ class Recorder:
         self.fault = fault
         return not fault
 
-
     def _count(self, arrivals: Arrivals) -> None:
         self.late += len(arrivals.late)
         self.gaps += len(arrivals.gaps)

@@ -165,7 +165,7 @@ class Store:
                 values = cycle.lastrowid, *model, basis.state.abnormal, *basis.limits, *meaning, *outcome.exact
                 self._database.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(values))})", values)
                 if outcome.arrivals != NOTHING_CAME:
-                    store_reports.add(self._database, values[0], at_s, outcome.arrivals)
+                    store_reports.add(self._database, values[0], outcome.arrivals)
         except sqlite3.IntegrityError as error:
             why = _BROKEN.get(error.sqlite_errorname, f"holds what cannot be stored ({error})")
             raise StoreError(f"{self.path}: run {run} cycle {record.cycle} {why}") from None

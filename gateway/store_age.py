@@ -30,6 +30,9 @@ _DAY_S = 86_400
 _OF_CYCLES = {
     "records": "cycle_id",
     "chunks": "first_id",
+    "cycle_reports": "cycle_id",
+    "late_reports": "cycle_id",
+    "gaps": "cycle_id",
     "labels": "cycle_id",
     "decisions": "cycle_id",
     "cycles": "id",

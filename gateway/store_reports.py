@@ -34,7 +34,7 @@ STEP = (
     """CREATE TABLE late_reports (
         reporter_id INTEGER NOT NULL REFERENCES reporters (id),
         seq INTEGER NOT NULL,
-        at_s REAL NOT NULL,
+        cycle_id INTEGER NOT NULL REFERENCES cycles (id),
         frame BLOB NOT NULL,
         PRIMARY KEY (reporter_id, seq)
     ) STRICT, WITHOUT ROWID""",
@@ -43,13 +43,16 @@ STEP = (
         reporter_id INTEGER NOT NULL REFERENCES reporters (id),
         first INTEGER NOT NULL,
         last INTEGER,
-        at_s REAL NOT NULL
+        cycle_id INTEGER NOT NULL REFERENCES cycles (id)
     ) STRICT""",
 )
-"""The tables, a step of gateway/store_schema.py. `missing`: bit k, report last - 1 - k may still come."""
+"""The tables, a step of gateway/store_schema.py. `missing`: bit k, report last - 1 - k may still come.
+
+The cycle of a late report or of a gap is the one that it was stored with.
+"""
 
 
-def add(database: sqlite3.Connection, cycle_id: int, at_s: float, arrivals: Arrivals) -> None:
+def add(database: sqlite3.Connection, cycle_id: int, arrivals: Arrivals) -> None:
     """Keep what came with a cycle, within the transaction that keeps the cycle."""
     ids = {(cell, reporter.boot): _keep_reporter(database, cell, reporter) for cell, reporter in arrivals.reporters}
 
@@ -58,10 +61,10 @@ def add(database: sqlite3.Connection, cycle_id: int, at_s: float, arrivals: Arri
 
     pairs = sorted((id_of(key.cell, key.boot), key.seq) for key in arrivals.in_cycle)
     database.execute("INSERT INTO cycle_reports VALUES (?, ?)", (cycle_id, _pack(pairs)))
-    late = [(id_of(key.cell, key.boot), key.seq, at_s, frame) for key, frame in arrivals.late]
+    late = [(id_of(key.cell, key.boot), key.seq, cycle_id, frame) for key, frame in arrivals.late]
     database.executemany("INSERT OR IGNORE INTO late_reports VALUES (?, ?, ?, ?)", late)
-    gaps = [(id_of(cell, boot), first, last, at_s) for cell, boot, first, last in arrivals.gaps]
-    database.executemany("INSERT INTO gaps (reporter_id, first, last, at_s) VALUES (?, ?, ?, ?)", gaps)
+    gaps = [(id_of(cell, boot), first, last, cycle_id) for cell, boot, first, last in arrivals.gaps]
+    database.executemany("INSERT INTO gaps (reporter_id, first, last, cycle_id) VALUES (?, ?, ?, ?)", gaps)
 
 
 REPORTERS = "SELECT row, col, boot, last, missing FROM reporters ORDER BY id"
@@ -69,7 +72,7 @@ CYCLE = """SELECT cycle_reports.keys FROM cycle_reports JOIN cycles ON id = cycl
     WHERE run = ? AND cycle = ?"""
 NAMED = "SELECT id, row, col, boot FROM reporters"
 LATE = """SELECT row, col, boot, seq, frame FROM late_reports JOIN reporters ON id = reporter_id
-    ORDER BY at_s, reporter_id, seq"""
+    ORDER BY cycle_id, reporter_id, seq"""
 GAPS = """SELECT row, col, boot, first, gaps.last FROM gaps JOIN reporters ON reporters.id = reporter_id
     ORDER BY gaps.id"""
 

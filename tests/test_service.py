@@ -101,6 +101,9 @@ class LinkToNode:
         self._node = make_node(ALONE, (0, 0), LONELY.filters, Sensor([2000] * 9))
         self._messages = []
 
+    def publish_acknowledgement(self, _cell, data):
+        self._node.on_acknowledgement(data)
+
     def publish_beacon(self, data):
         cycle = beacon.unpack(data).cycle
         (refuse_writes if cycle in self._refused else allow_writes)(self._store)
@@ -116,12 +119,15 @@ class LinkToNode:
 
 
 def test_a_report_whose_cycle_could_not_be_stored_is_not_acknowledged(tmp_path):
-    """P1; the node says it once more, as it would if it had been lost."""
+    """P1, P2; the node says it with each beacon, as it would if it had been lost, until it is stored behind its cycle."""
     with new_store(tmp_path, LONELY, ALONE) as store:
         gateway, link = Gateway(ALONE, LONELY, Timing(20_000), RUN), LinkToNode(store, {1, 2})
         service.serve(gateway, link, recorder_of(store), beside([]), 0, 5)
+        assert [[1], [], [], [4], [5]] == [[key.seq for key in store.reports(RUN, cycle)] for cycle in range(5)]
+        assert [2, 3] == [late.key.seq for late in store.late_reports()]
+        assert [] == list(store.gaps())
     assert [False, True, False, False, True] == [beacon.acknowledged(data, 0, 0) for data in link.beacons]
-    assert [(0, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3), (4, 4)] == link.reported
+    assert [(0, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 4)] == link.reported
 
 
 def test_a_store_that_fails_is_said_once_and_once_more_when_it_takes_cycles_again(store, caplog):

@@ -87,7 +87,7 @@ def test_a_file_of_every_older_version_is_taken_over_with_what_it_holds(tmp_path
             assert (1, 2.5, (decided, 1, 1, Comparison(5, 4, 3)), BASIS) == (
                 stored.run,
                 stored.at_s,
-                stored.outcome[1:],
+                stored.outcome[1:5],
                 stored.basis,
             )
             assert ((True, "a fire drill") if label else (None, "")) == (stored.label, stored.note)
