@@ -10,12 +10,13 @@
     next_to_gateway  true where the gateway hands its filter sets to this node
     password    at the broker, where the node's name is its user name: up to 64 printable ASCII characters without
                 spaces; "" or no such field: the node connects without
-    sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}
+    sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}; "offset_ccel", -1000..1000,
+                is added to each reading, 0 where it is not there
 """
 
 import json
 
-from firmware.reading import SETTINGS
+from firmware.reading import OFFSET_MAX, SETTINGS
 from protocol.grid import ROWS_MAX
 from protocol.topic import check_site
 
@@ -89,6 +90,8 @@ def _check_sensor(sensor: dict) -> None:
     if not isinstance(kind, str) or kind not in SETTINGS:
         raise ValueError("sensor: kind: %r is not one of %s" % (kind, ", ".join(sorted(SETTINGS))))
     _check_fields(sensor, SETTINGS[kind], "sensor: ")
+    if "offset_ccel" in sensor:
+        _check_fields(sensor, {"offset_ccel": (-OFFSET_MAX, OFFSET_MAX)}, "sensor: ")
     if kind == "replay" and sensor["index"] >= sensor["cells"]:
         raise ValueError("sensor: index: %d is not below cells, %d" % (sensor["index"], sensor["cells"]))
 

@@ -17,7 +17,19 @@ from protocol import beacon, frame, grid, report
 from protocol.compat import cold, const, forget, rare, ticks_add, ticks_diff
 from protocol.filter_set import RETURNED, STAGED
 from protocol.fixed import READING_MAX, READING_MIN
-from protocol.health import ABANDONED, MALFORMED, OWN_CLOCK, REPEATED, SENSOR_FAULT, STALE, STRANGER
+from protocol.health import (
+    ABANDONED,
+    MALFORMED,
+    OWN_CLOCK,
+    REPEATED,
+    SENSOR_CRC,
+    SENSOR_FAULT,
+    SENSOR_POWER_ON,
+    SENSOR_RANGE,
+    SENSOR_STUCK,
+    STALE,
+    STRANGER,
+)
 
 # By kind, the first mode that knows it, from VALUE on: STATE, REFRESH, PROOF, CHALLENGE.
 _LEAST_MODE = bytes(frame.VALUE) + bytes(
@@ -308,13 +320,19 @@ class Node:
     @cold
     def _read(self):
         """The sensor's int16 or None; whatever a driver raises or returns instead is a counted fault."""
+        fault = SENSOR_FAULT
         try:
             reading_ccel = self._sensor.read(self.cycle)
             if reading_ccel is None or READING_MIN <= reading_ccel <= READING_MAX:
                 return reading_ccel
-        except Exception:  # a driver is somebody else's code; counted below, as what is out of range
+            fault = SENSOR_RANGE
+        except ValueError as error:  # it may say why
+            for place in (SENSOR_CRC, SENSOR_POWER_ON, SENSOR_RANGE, SENSOR_STUCK):
+                if error.args == (place,):
+                    fault = place
+        except Exception:  # a driver is somebody else's code
             pass
-        self.trace.fault(SENSOR_FAULT)
+        self.trace.fault(fault)
         return None
 
     def _due_ms(self, now_ms: int) -> int:

@@ -26,11 +26,13 @@ from gateway.site import Cell, Site, block_of
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
 from protocol.grid import node_name, parse_node_name
-from protocol.health import COUNTERS
+from protocol.health import COUNTERS, COUNTERS_LEAST
 from protocol.report import Report
 
 # A node's facts are some 150 bytes; this is room for later ones.
 ABOUT_SIZE_MAX = 1024
+# Nodes of older releases have fewer counters.
+HEALTH_SIZES = range(4 * COUNTERS_LEAST, 4 * COUNTERS + 1, 4)
 # A mesh on its own is believed so many cycles ahead of the gateway: it is where the gateway stalled, not restarted.
 AHEAD_MAX = 100
 # Frames carry the low half of a version: nobody can speak of one that is further ahead.
@@ -235,8 +237,8 @@ class Gateway:
                 self._presence.heard([cell])
         elif leaf == "about":
             self._on_about(cell, payload)
-        elif leaf == "health" and len(payload) == 4 * COUNTERS:
-            self.health[cell] = np.frombuffer(payload, "<u4")
+        elif leaf == "health" and len(payload) in HEALTH_SIZES:
+            self.health[cell] = np.frombuffer(payload.ljust(4 * COUNTERS, b"\0"), "<u4")
         else:
             self.faults["malformed"] += 1
 

@@ -10,7 +10,7 @@ from mesh_in_memory import RUN, TIMING, MeshInMemory, Perfect, Sensor, make_mode
 from gateway.cycles import GONE_CYCLES
 from gateway.gateway import ABOUT_SIZE_MAX, AHEAD_MAX, Gateway
 from protocol import beacon, frame, grid, report, topic
-from protocol.health import COUNTERS
+from protocol.health import COUNTERS, COUNTERS_LEAST
 
 # Blocks: (0, 0) of four, (0, 1) of two.
 SITE = make_site(2, 3)
@@ -92,6 +92,19 @@ def test_the_latest_facts_and_counters_of_a_node_are_kept():
         site.on_message(name_of((1, 2), "health"), np.full(COUNTERS, boot, "<u4").tobytes())
     assert {(1, 2): {"boot": 2}} == site.about
     assert [2] * COUNTERS == site.health[1, 2].tolist()
+
+
+def test_counters_that_an_older_node_has_not_are_zero():
+    site = gateway()
+    site.on_message(name_of((1, 2), "health"), np.full(COUNTERS_LEAST, 7, "<u4").tobytes())
+    assert [7] * COUNTERS_LEAST + [0] * (COUNTERS - COUNTERS_LEAST) == site.health[1, 2].tolist()
+
+
+@pytest.mark.parametrize("size", [0, 4 * COUNTERS_LEAST - 4, 4 * COUNTERS_LEAST + 1, 4 * COUNTERS + 4])
+def test_counters_of_no_release_are_malformed(size):
+    site = gateway()
+    site.on_message(name_of((1, 2), "health"), bytes(size))
+    assert ({}, {"malformed": 1}) == (site.health, site.faults)
 
 
 @pytest.mark.parametrize("word", ["lost", "disconnected"])

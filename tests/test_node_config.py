@@ -20,6 +20,8 @@ from tools.mesh.files import Access, write_node_files
 WAIT_S_MAX = 30
 SIMULATED = {"kind": "simulated", "seed": 0, "mean_ccel": 2200}
 REPLAY = {"kind": "replay", "path": "readings.bin", "cells": 4, "index": 3}
+DS18B20 = {"kind": "ds18b20", "pin": 4}
+RIGHT_SENSORS = {"simulated": SIMULATED, "replay": REPLAY, "ds18b20": DS18B20}
 RIGHT = {
     "site": "hall",
     "row": 1,
@@ -36,6 +38,7 @@ RIGHT = {
 
 PASSWORD = "up to 64 printable ASCII characters without spaces"
 HOST_PARTS = "parts of 1..63 ASCII letters, digits or -, like 10.0.0.1"
+OFFSETS = "a whole number in -1000..1000"
 WRONG = [
     ({"row": 255}, "row: 255 is not a whole number in 0..254"),
     ({"row": "1"}, "row: '1' is not a whole number in 0..254"),
@@ -48,9 +51,9 @@ WRONG = [
     ),
     ({"next_to_gateway": 1}, "next_to_gateway: 1 is not true or false"),
     ({"sensor": []}, "sensor: [] is not a table like {...}"),
-    ({"sensor": {}}, "sensor: kind: None is not one of replay, simulated"),
-    ({"sensor": {"kind": "thermometer"}}, "sensor: kind: 'thermometer' is not one of replay, simulated"),
-    ({"sensor": {"kind": []}}, "sensor: kind: [] is not one of replay, simulated"),
+    ({"sensor": {}}, "sensor: kind: None is not one of ds18b20, replay, simulated"),
+    ({"sensor": {"kind": "thermometer"}}, "sensor: kind: 'thermometer' is not one of ds18b20, replay, simulated"),
+    ({"sensor": {"kind": []}}, "sensor: kind: [] is not one of ds18b20, replay, simulated"),
     ({"sensor": SIMULATED | {"seed": "x"}}, "sensor: seed: 'x' is not a whole number in 0..2147483647"),
     ({"sensor": SIMULATED | {"seed": -1}}, "sensor: seed: -1 is not a whole number in 0..2147483647"),
     ({"sensor": SIMULATED | {"mean_ccel": 21.5}}, "sensor: mean_ccel: 21.5 is not a whole number in -32768..32767"),
@@ -58,6 +61,12 @@ WRONG = [
     ({"sensor": REPLAY | {"path": 3}}, "sensor: path: 3 is not a text in quotes"),
     ({"sensor": REPLAY | {"cells": 0}}, "sensor: cells: 0 is not a whole number in 1..65025"),
     ({"sensor": REPLAY | {"index": 4}}, "sensor: index: 4 is not below cells, 4"),
+    ({"sensor": DS18B20 | {"pin": 100}}, "sensor: pin: 100 is not a whole number in 0..99"),
+    *(
+        ({"sensor": sensor | {"offset_ccel": wrong}}, f"sensor: offset_ccel: {wrong} is not {OFFSETS}")
+        for sensor in RIGHT_SENSORS.values()
+        for wrong in (1001, -1001, 0.5, True, None)
+    ),
     ({"password": 7}, "password: is not a text in quotes"),
     ({"password": None}, "password: is not a text in quotes"),
     *(
@@ -76,9 +85,10 @@ def refusal(settings):
     return None
 
 
-@pytest.mark.parametrize("sensor", [SIMULATED, REPLAY])
-def test_a_right_configuration_comes_back_as_it_is(sensor):
-    assert RIGHT | {"sensor": sensor} == config.check(RIGHT | {"sensor": sensor})
+@pytest.mark.parametrize("offset", [{}, {"offset_ccel": -1000}, {"offset_ccel": 1000}])
+@pytest.mark.parametrize("sensor", RIGHT_SENSORS.values())
+def test_a_right_configuration_comes_back_as_it_is(sensor, offset):
+    assert RIGHT | {"sensor": sensor | offset} == config.check(RIGHT | {"sensor": sensor | offset})
 
 
 @pytest.mark.parametrize("password", ["", "x", "!" * 64])
@@ -101,7 +111,7 @@ def test_a_missing_field_is_named_with_what_to_write(name):
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in SETTINGS for name in SETTINGS[kind]])
 def test_a_missing_setting_of_a_sensor_is_named_with_what_to_write(kind, name):
-    sensor = {key: value for key, value in (REPLAY if kind == "replay" else SIMULATED).items() if key != name}
+    sensor = {key: value for key, value in RIGHT_SENSORS[kind].items() if key != name}
     assert refusal(RIGHT | {"sensor": sensor}).startswith(f"sensor: {name}: is missing; write a ")
 
 

@@ -34,6 +34,8 @@ ENTRIES = {
     "change": {"Change"},
     "event": {"Event"},
     "watch": {"Watch"},
+    "sensor_ds18b20": {"Ds18b20"},
+    "sensor_offset": {"Offset"},
     "sensor_replay": {"Replay"},
     "sensor_simulated": {"Simulated"},
 }
@@ -46,7 +48,7 @@ takes from link what both need.
 LASTING = ("link", "layerwise", "change", "event", "watch")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 EXPORTS = {"prepare", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"}
-EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Replay", "Simulated"}
+EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Ds18b20", "Offset", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
     "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current", "tell_gateway", "fault"}
@@ -55,6 +57,8 @@ METHODS = {
     "change": {"begin", "feed", "step"},
     "event": {"begin", "feed", "step", "take_word", "differs", "abnormal"},
     "watch": {"open_cycle", "challenge", "take"},
+    "sensor_ds18b20": {"read"},
+    "sensor_offset": {"read"},
     "sensor_replay": {"read"},
     "sensor_simulated": {"read"},
 }

@@ -18,6 +18,7 @@ FAULTS = (
     *("abandoned", "deadline", "own_clock", "repeated", "sensor_fault"),
     *("refused_form", "refused_signature", "refused_site", "refused_version", "refused_self_test"),
     *("wave_broken", "set_returned"),
+    *("sensor_crc", "sensor_power_on", "sensor_range", "sensor_stuck"),
 )
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
