@@ -21,11 +21,12 @@ from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
 from gateway.head import HeadRunner
 from gateway.model import SIGN, SPECS, Model
+from gateway.quarantine import Quarantine
 from gateway.received import Arrivals, Key, Received
 from gateway.site import Cell, Site, block_of
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
-from protocol.grid import node_name, parse_node_name
+from protocol.grid import BLOCK_SIDE, node_name, parse_node_name
 from protocol.health import COUNTERS, COUNTERS_LEAST
 from protocol.report import Report
 
@@ -98,6 +99,8 @@ class Gateway:
             for its last word (gateway/carried_reports.py).
         received: which reports came and are kept; set before the first cycle where an earlier run kept some.
         faults: what came in and was of no use, by kind.
+        node_faults: the same by node, where it came from one of the site's.
+        quarantine: who sends more than it can need, and is not listened to.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
 
@@ -121,6 +124,8 @@ class Gateway:
         self.wants_proof = False
         self.received = Received({})
         self.faults: Counter[str] = Counter()
+        self.node_faults: dict[Cell, Counter[str]] = {}
+        self.quarantine = Quarantine(timing.period_ms)
         self.traffic: Counter[str] = Counter()
         self._timing = timing
         self._limits = limits
@@ -138,6 +143,7 @@ class Gateway:
         self._accounted = np.zeros(site.mask.shape, np.bool_)
         self._to_acknowledge: set[Cell] = set()
         self._due_ms = 0
+        self._named: set[Cell] = set()
 
     def push(self, model: Model, data: bytes) -> None:
         """Begin to roll out a model; whoever has the connection publishes its signed filter set on the wave's topic.
@@ -188,6 +194,9 @@ class Gateway:
         """
         cycle = self.next_cycle
         self.next_cycle += 1
+        for cell in self.quarantine.start_cycle(now_ms):
+            self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
+            self._presence.heard([cell])
         flags = self._follow_rollout()
         flags |= self._open_assembly(cycle, self._absent())
         challenges = beacon.CHALLENGE_EXCHANGES if self.copies and flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0
@@ -225,6 +234,8 @@ class Gateway:
             cell = None
         if cell not in self._cells:
             self.faults["stranger"] += 1
+        elif not self.quarantine.admits(cell):
+            self._on_flood(cell)
         elif leaf == "up" and frame.kind_of(payload) == frame.FILTERS:
             self._on_filters(cell, payload)
         elif leaf == "up" and frame.kind_of(payload) in (frame.STATE, frame.PROOF):
@@ -240,7 +251,7 @@ class Gateway:
         elif leaf == "health" and len(payload) in HEALTH_SIZES:
             self.health[cell] = np.frombuffer(payload.ljust(4 * COUNTERS, b"\0"), "<u4")
         else:
-            self.faults["malformed"] += 1
+            self._fault("malformed", cell)
 
     def poll(self, now_ms: int) -> Outcome | None:
         """The cycle's outcome once it is complete or its time is over, else None."""
@@ -303,13 +314,17 @@ class Gateway:
     def _is_complete(self, assembly: Assembly | EventAssembly) -> bool:
         """Whether there is nobody left to wait for; with nobody to count on, somebody may still come."""
         awaited = self.site.mask & ~self._absent()
+        for row, col in map(block_of, self.quarantine.cells):  # whoever owns a block speaks for all its members
+            awaited[BLOCK_SIDE * row :, BLOCK_SIDE * col :][:BLOCK_SIDE, :BLOCK_SIDE] = False
         return bool(awaited.any()) and assembly.is_complete(awaited)
 
     def _absent(self) -> NDArray[np.bool_]:
-        """Cells not worth waiting for: gone, or known to have lost their connection."""
+        """Cells not worth waiting for: gone, in quarantine, or known to have lost their connection."""
         absent = self._presence.gone
         for cell, state in self.states.items():
             absent[cell] |= state in OFFLINE
+        for cell in self.quarantine.cells:
+            absent[cell] = True
         return absent
 
     def _beacon(self, cycle: int, flags: int) -> bytes:
@@ -337,14 +352,14 @@ class Gateway:
         try:
             report = Report(payload)
         except ValueError:
-            self.faults["malformed"] += 1
+            self._fault("malformed", cell)
             return
         if (frame.row_of(payload), frame.col_of(payload)) != cell:
-            self.faults["stranger"] += 1
+            self._fault("stranger", cell)
             return
         key = Key(cell, report.boot, report.seq)
         if not self.received.is_news(key):
-            self.faults["double"] += 1
+            self._fault("double", cell)
             self._to_acknowledge.add(cell)
         elif self._takes_report(cell, payload, report):
             self.received.take(key, report.has_older)
@@ -353,7 +368,7 @@ class Gateway:
 
     def _takes_report(self, cell: Cell, payload: bytes, report: Report) -> bool:
         """Put a report into the open cycle; False where it belongs to another one, or does not fit it."""
-        cycle, assembly = self._believed_cycle(payload, "report"), self._assembly
+        cycle, assembly = self._believed_cycle(cell, payload, "report"), self._assembly
         if cycle is None:
             return False
         if assembly is None or cycle != assembly.cycle:
@@ -362,28 +377,32 @@ class Gateway:
                 assembly.take_late(cell, cycle, frame.version_of(payload), report)
             return False
         if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
-            self.faults["other_version"] += 1
+            self._fault("other_version", cell)
             assembly.leave_out(cell)
             return False
         if isinstance(assembly, Assembly):
-            return assembly.take(cell, report)
-        self.faults["other_mode"] += 1
+            misfits = assembly.misfits
+            taken = assembly.take(cell, report)
+            if not taken:  # among all faults they count with the cycle's end
+                self._of_node(cell)["misfit" if assembly.misfits > misfits else "double"] += 1
+            return taken
+        self._fault("other_mode", cell)
         return False
 
     def _on_state(self, cell: Cell, payload: bytes) -> None:
         """A node's state in mode event: of this cycle, or said late, or again."""
         if (frame.row_of(payload), frame.col_of(payload)) != cell or payload[frame.HEADER_SIZE] > frame.STATE_NONE:
-            self.faults["malformed"] += 1
+            self._fault("malformed", cell)
             return
         state, assembly = payload[frame.HEADER_SIZE], self._assembly
         is_proof = frame.kind_of(payload) == frame.PROOF
-        cycle = self._believed_cycle(payload, "proof" if is_proof else "state")
+        cycle = self._believed_cycle(cell, payload, "proof" if is_proof else "state")
         if cycle is None:
             return
         is_due = assembly is not None and cycle == assembly.cycle
         is_other = frame.version_of(payload) != self.model.filters.version & 0xFFFF
         if is_due and is_other and isinstance(assembly, EventAssembly):
-            self.faults["other_version"] += 1
+            self._fault("other_version", cell)
             assembly.leave_out(cell)
         elif is_due and is_proof and isinstance(assembly, EventAssembly | ChangeAssembly):
             assembly.take_proof(cell, state, frame.i16(payload, frame.HEADER_SIZE + 1))
@@ -391,27 +410,27 @@ class Gateway:
             assembly.take_state(cell, state)
         elif not is_proof:
             self.next_cycle = max(self.next_cycle, cycle + 1)
-            self.faults["late_report"] += 1
+            self._fault("late_report", cell)
             self._node_states.take(cell, cycle, state)
             if cycle == self._acked_cycle and not self._accounted[cell]:
                 self._acked[block_of(cell)] = False
 
-    def _believed_cycle(self, payload: bytes, name: str) -> int | None:
+    def _believed_cycle(self, cell: Cell, payload: bytes, name: str) -> int | None:
         """The cycle that a frame speaks of, None where it is not of this run or too far off; counts its traffic."""
         cycle: int = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
         self.traffic[name + "s"] += 1
         self.traffic[name + "_bytes"] += len(payload)
         if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
-            self.faults["other_run"] += 1
+            self._fault("other_run", cell)
             return None
         if cycle >= self.next_cycle + AHEAD_MAX:
-            self.faults["too_far_ahead"] += 1
+            self._fault("too_far_ahead", cell)
             return None
         return cycle
 
     def _on_filters(self, cell: Cell, payload: bytes) -> None:
         if (frame.row_of(payload), frame.col_of(payload)) != cell:
-            self.faults["stranger"] += 1
+            self._fault("stranger", cell)
             return
         self.traffic["holdings"] += 1
         self.traffic["holding_bytes"] += len(payload)
@@ -420,7 +439,7 @@ class Gateway:
             self.holdings[cell] = holding
             self._presence.heard([cell])  # it may be one that has nothing to report while its filters are others
         else:
-            self.faults["version_too_far_ahead"] += 1
+            self._fault("version_too_far_ahead", cell)
 
     def _is_near(self, version: int) -> bool:
         return version - self.model.filters.version <= VERSIONS_AHEAD_MAX
@@ -428,7 +447,7 @@ class Gateway:
     def _on_other_cycle(self, cell: Cell, cycle: int, report: Report) -> None:
         """A report that is late, or of a mesh that went on by its own clock: then number on from there."""
         self.next_cycle = max(self.next_cycle, cycle + 1)
-        self.faults["late_report"] += 1
+        self._fault("late_report", cell)
         spoken_of = report.pooled | report.no_reading
         places = [place for corner, place in enumerate(members_of(cell)) if spoken_of >> corner & 1]
         members = [place for place in places if place in self._cells]
@@ -445,7 +464,21 @@ class Gateway:
         if isinstance(facts, dict):
             self.about[cell] = facts
         else:
-            self.faults["malformed"] += 1
+            self._fault("malformed", cell)
+
+    def _on_flood(self, cell: Cell) -> None:
+        """A message of a node in quarantine is dropped as it is."""
+        self._fault("flood", cell)
+        if cell not in self._named:
+            self._named.add(cell)
+            log.warning("node %s sends more than it can need: not listened to until it behaves", node_name(*cell))
+
+    def _fault(self, kind: str, cell: Cell) -> None:
+        self.faults[kind] += 1
+        self._of_node(cell)[kind] += 1
+
+    def _of_node(self, cell: Cell) -> Counter[str]:
+        return self.node_faults.setdefault(cell, Counter())
 
 
 def _is_u32(value: Any) -> bool:

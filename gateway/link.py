@@ -1,16 +1,17 @@
 """The gateway's connection to the broker: paho-mqtt in a thread of its own, messages handed over through a queue."""
 
 import logging
-import queue
 import time
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.fair_queue import FairQueue
 from gateway.gateway import ABOUT_SIZE_MAX
 from gateway.passwords import Login
 from gateway.site import Cell
 from protocol import topic
+from protocol.grid import parse_node_name
 
 KEEPALIVE_S = 30
 CONNECT_S_MAX = 10.0
@@ -21,6 +22,8 @@ PAYLOAD_MAX = ABOUT_SIZE_MAX
 TOPIC_MAX = 128
 # A whole lounge's cycle is 117 reports; a queue that is longer than this holds nothing that is still worth deciding.
 QUEUE_LEN_MAX = 100_000
+# Of one node: more than it can need in the time that a gateway may stand still (gateway/quarantine.py).
+NODE_QUEUE_LEN_MAX = 10_000
 log = logging.getLogger(__name__)
 
 _LEAVES = ("up", "state", "about", "health")
@@ -44,7 +47,7 @@ class Link:
     """One connection, kept up by paho; a context manager.
 
     Attributes:
-        dropped: messages that found the queue full.
+        dropped: messages that found their node's line, or the whole queue, full.
     """
 
     def __init__(self, host: str, port: int, site_name: str, login: Login | None = None):
@@ -59,8 +62,9 @@ class Link:
             LinkError: no connection within 10 s.
         """
         self.dropped = 0
-        self._messages: queue.Queue[tuple[str, bytes]] = queue.Queue(QUEUE_LEN_MAX)
+        self._messages: FairQueue[tuple[str, bytes]] = FairQueue(NODE_QUEUE_LEN_MAX, QUEUE_LEN_MAX)
         self._site_name = site_name
+        self._nodes = topic.nodes(site_name)
         self._cycle_topic = topic.cycle(site_name)
         self._wave_topic = topic.wave(site_name)
         self._wave = b""
@@ -109,10 +113,7 @@ class Link:
 
     def next_message(self, timeout_s: float) -> tuple[str, bytes] | None:
         """The next (topic, payload), or None when none came in time."""
-        try:
-            return self._messages.get(timeout=max(timeout_s, 0.0)) if timeout_s > 0 else self._messages.get_nowait()
-        except queue.Empty:
-            return None
+        return self._messages.get(timeout_s)
 
     def close(self) -> None:
         """Disconnect and end the thread."""
@@ -146,7 +147,15 @@ class Link:
             name = ""
         if len(name) > TOPIC_MAX:
             name = ""
-        try:  # one byte more than any is malformed to every decoder
-            self._messages.put_nowait((name, bytes(message.payload[: PAYLOAD_MAX + 1])))
-        except queue.Full:
+        # One byte more than any is malformed to every decoder.
+        if not self._messages.put(self._sender(name), (name, bytes(message.payload[: PAYLOAD_MAX + 1]))):
             self.dropped += 1
+
+    def _sender(self, name: str) -> str:
+        """The node that a topic belongs to; all that are none share a line."""
+        node = name.removeprefix(self._nodes).partition("/")[0]
+        try:
+            parse_node_name(node)
+        except ValueError:
+            return ""
+        return node

@@ -15,6 +15,9 @@ from gateway.store_age import Ageing
 from gateway.wave import Rollout
 from protocol.grid import node_name
 
+# Of the nodes whose messages were of no use, those with the most are told: it takes no long list to see who it is.
+FAULTY_MAX = 100
+
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,11 @@ class Upkeep:
         self._try("other programs do not see how things stand", self._write)
 
     def facts(self) -> dict[str, Any]:
-        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning, store."""
+        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning, store and faults.
+
+        `quarantine` has by name how many messages of a node that is not listened to were dropped, `faults` by name and
+        kind what was of no use since the start, of those with the most first.
+        """
         gateway = self._gateway
         rollout = gateway.rollout
         return {
@@ -58,7 +65,13 @@ class Upkeep:
             "nodes": {node_name(*cell): self._holding(cell) for cell in gateway.site.cells},
             "learning": self._learning.facts(),
             "store": {"unstored": self._recorder.unstored, "fault": self._recorder.fault},
+            "quarantine": {node_name(*cell): gateway.quarantine.dropped[cell] for cell in gateway.quarantine.cells},
+            "faults": {node_name(*cell): dict(gateway.node_faults[cell]) for cell in self._most_faulty()},
         }
+
+    def _most_faulty(self) -> list[Cell]:
+        faults = self._gateway.node_faults
+        return sorted(faults, key=lambda cell: (-faults[cell].total(), cell))[:FAULTY_MAX]
 
     def _holding(self, cell: Cell) -> dict[str, Any] | None:
         """What a node said of its filters; None where it has not said it in this run."""

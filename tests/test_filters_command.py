@@ -118,6 +118,18 @@ def test_a_node_with_filters_from_before_is_older(store, config, capsys):
     assert ["older", "older"] == [found[name]["word"] for name in ("n-00-00", "n-00-01")]
 
 
+def test_nodes_that_misbehave_are_named(store, config, capsys):
+    faults = {"n-00-01": {"malformed": 104, "flood": 9}, "n-00-02": {"double": 1}}
+    running.write(config.parent / "kept", said(None) | {"quarantine": {"n-00-01": 9}, "faults": faults})
+    found = answer(capsys, config, "status")
+    assert ({"n-00-01": 9}, faults) == (found["quarantine"], found["faults"])
+    assert FINE == thermesh(config, "status")
+    lines = capsys.readouterr().out.splitlines()
+    assert "flood     n-00-01 sends more than it can need and is not listened to: 9 messages dropped" in lines
+    assert "faults    n-00-01: 104 malformed, 9 flood" in lines
+    assert "faults    n-00-02: 1 double" in lines
+
+
 def test_an_order_that_no_service_has_seen_yet_is_waiting(store, config, capsys):
     running.write(config.parent / "kept", said({"filters": 1, "state": "decides"}, n_00_00=(1, 1, "confirmed")))
     add(store, 2, PUSHED, 0)

@@ -338,9 +338,9 @@ def test_numbers_above_the_low_half_are_taken_as_the_nearest():
 def test_reports_from_the_future_never_leave_the_gateway_without_a_number():
     """Forged ones, that is: each lies as far ahead as a header can tell."""
     site = gateway()
-    for _ in range(1_000):
+    for _ in range(400):
         say(site, (0, 0), site.next_cycle + 32_766, 0b0001)
-    assert {"too_far_ahead": 1_000} == site.faults
+    assert {"too_far_ahead": 400} == site.faults
     assert 0 == beacon_fields(site.start_cycle(0)).cycle
 
 

@@ -2,9 +2,12 @@
 
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
+from broker_bench import until
 
+from gateway import link as link_module
 from gateway.link import PAYLOAD_MAX, Link
 
 WAIT_S_MAX = 20.0
@@ -21,17 +24,9 @@ UP = b"tm/1/office/n/n-00-00/up"
 LONG = b"tm/1/office/n/" + b"x" * 60_000 + b"/up"
 
 
-@pytest.mark.parametrize(
-    ("said", "heard"),
-    [
-        (publish(b"tm/1/office/n/\xff/up", b"x"), ("", b"x")),
-        (publish(LONG, b"x"), ("", b"x")),
-        (publish(UP, bytes(PAYLOAD_MAX + 2)), (UP.decode(), bytes(PAYLOAD_MAX + 1))),
-        (publish(UP, bytes(PAYLOAD_MAX)), (UP.decode(), bytes(PAYLOAD_MAX))),
-    ],
-    ids=["a topic that is no text", "a long topic", "a long payload", "the longest payload"],
-)
-def test_of_what_no_node_says_little_is_kept_and_the_next_message_comes(said, heard):
+@contextmanager
+def link_that_hears(*messages):
+    """A Link to a broker that hands it these messages."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def be_broker():
@@ -40,12 +35,36 @@ def test_of_what_no_node_says_little_is_kept_and_the_next_message_comes(said, he
                 connection.recv(1_000)
                 connection.sendall(b"\x20\x02\x00\x00")
                 connection.recv(1_000)
-                connection.sendall(said + publish(UP, b"y"))
+                connection.sendall(b"".join(publish(*message) for message in messages))
                 connection.recv(1_000)  # until the link is closed
 
         thread = threading.Thread(target=be_broker)
         thread.start()
         with Link("127.0.0.1", server.getsockname()[1], "office") as link:
-            assert heard == link.next_message(WAIT_S_MAX)
-            assert (UP.decode(), b"y") == link.next_message(WAIT_S_MAX)
+            yield link
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ((b"tm/1/office/n/\xff/up", b"x"), ("", b"x")),
+        ((LONG, b"x"), ("", b"x")),
+        ((UP, bytes(PAYLOAD_MAX + 2)), (UP.decode(), bytes(PAYLOAD_MAX + 1))),
+        ((UP, bytes(PAYLOAD_MAX)), (UP.decode(), bytes(PAYLOAD_MAX))),
+    ],
+    ids=["a topic that is no text", "a long topic", "a long payload", "the longest payload"],
+)
+def test_of_what_no_node_says_little_is_kept_and_the_next_message_comes(said, heard):
+    with link_that_hears(said, (UP, b"y")) as link:
+        assert {heard, (UP.decode(), b"y")} == {link.next_message(WAIT_S_MAX) for _ in range(2)}
+
+
+def test_a_node_that_floods_pushes_out_no_word_of_another(monkeypatch):
+    monkeypatch.setattr(link_module, "NODE_QUEUE_LEN_MAX", 5)
+    noise = [(b"tm/1/office/n/n-00-00/" + leaf, b"x") for leaf in (b"up", b"state") * 10]
+    stranger = [(b"tm/1/office/n/%d/up" % number, b"x") for number in range(20)]
+    with link_that_hears(*noise, *stranger, (b"tm/1/office/n/n-00-01/up", b"y")) as link:
+        until(lambda: link.dropped == 2 * 15)
+        first = [link.next_message(WAIT_S_MAX) for _ in range(3)]
+        assert ("tm/1/office/n/n-00-01/up", b"y") == first[2]

@@ -18,7 +18,11 @@ SOUND = {
     "nodes": {"n-00-00": None, "n-00-01": {"filters": 3, "highest": 3, "phase": "confirmed", "refused": 0}},
     "learning": {"state": "off", "cycles_left": None, "done": 0, "steps": 0, "last": ""},
     "store": {"unstored": 0, "fault": ""},
+    "quarantine": {"n-00-01": 7},
+    "faults": {"n-00-01": {"flood": 7}},
 }
+# What a service of an older release does not say.
+NEWER = ("store", "quarantine", "faults")
 
 
 def test_a_folder_is_held_as_long_as_its_service_runs(tmp_path):
@@ -85,6 +89,12 @@ def test_what_cannot_be_written_is_not_read_as_it_was_before(tmp_path, monkeypat
     assert SOUND == running.read(tmp_path)
 
 
+def test_what_an_older_release_wrote_is_read(tmp_path):
+    older = {name: value for name, value in SOUND.items() if name not in NEWER}
+    running.write(tmp_path, older)
+    assert older == running.read(tmp_path)
+
+
 def without(key):
     return {name: value for name, value in SOUND.items() if name != key}
 
@@ -95,13 +105,15 @@ DAMAGED = {
     "deep": "[" * 100_000,
     "a list": "[]",
     "no UTF-8": "\udcff",
-    **{f"without {key}": json.dumps(without(key)) for key in SOUND if key not in ("model", "store")},
+    **{f"without {key}": json.dumps(without(key)) for key in SOUND if key not in ("model", *NEWER)},
     "nodes as a list": json.dumps(SOUND | {"nodes": [1]}),
     "a node as a number": json.dumps(SOUND | {"nodes": {"n-00-00": 7}}),
     "a version as a text": json.dumps(SOUND | {"rollout": {"filters": "3", "state": "decides"}}),
     "a fault as a number": json.dumps(SOUND | {"store": {"unstored": 0, "fault": 7}}),
     "a count as a text": json.dumps(SOUND | {"store": {"unstored": "0", "fault": ""}}),
     "a store without a count": json.dumps(SOUND | {"store": {"fault": ""}}),
+    "dropped messages as a text": json.dumps(SOUND | {"quarantine": {"n-00-00": "many"}}),
+    "faults of no kind": json.dumps(SOUND | {"faults": {"n-00-00": 7}}),
     "a last sentence as a list": json.dumps(SOUND | {"learning": SOUND["learning"] | {"last": []}}),
 }
 

@@ -22,6 +22,7 @@ from protocol.grid import node_name
 FILE_SIZE_MAX = 1 << 20
 MODELS_SHOWN = 20
 _SILENT = ", and has not written down how things stand: see its log"
+FAULTY_SHOWN = 5
 # How far a node is with the newest filters, and the sign for it in the picture.
 SIGNS = {"confirmed": "#", "trial": "t", "staged": "s", "returned": "r", "older": "-", "unheard": "?"}
 
@@ -41,6 +42,8 @@ def status(config: Path) -> dict[str, Any]:
         nodes: by name what each said last (filters, highest, phase, refused) and `word`, how far it is.
         learning: state, cycles_left, done, steps, last; None before the first start.
         store: unstored (cycles since the start), fault ("" when the last one was stored); None before the first start.
+        quarantine: by name how many messages of a node that sends too much were dropped; it is not listened to.
+        faults: by name and kind what came from nodes and was of no use, those with the most first, 100 at most.
         models: every model that is stored, the oldest first.
 
     Raises:
@@ -60,6 +63,8 @@ def status(config: Path) -> dict[str, Any]:
         "nodes": nodes,
         "learning": facts and facts["learning"],
         "store": facts and facts.get("store"),
+        "quarantine": facts.get("quarantine", {}) if facts else {},
+        "faults": facts.get("faults", {}) if facts else {},
         "models": models,
     }
 
@@ -143,6 +148,10 @@ def lines(found: dict[str, Any], site: Site) -> list[str]:
         text.append("          " + "  ".join(f"{sign} {word}" for word, sign in SIGNS.items()))
     if learning:
         text.append(f"learning  {_learning_line(learning)}")
+    for name, dropped in found["quarantine"].items():
+        text.append(f"flood     {name} sends more than it can need and is not listened to: {dropped} messages dropped")
+    for name, kinds in list(found["faults"].items())[:FAULTY_SHOWN]:
+        text.append(f"faults    {name}: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
     text.append(f"{'filters':>7} {'head':>6}  {'status':8}  {'made (UTC)':19}  {'before':>8}  {'after':>8}  note")
     for model in found["models"][-MODELS_SHOWN:]:
         before, after = (_percent(model[key]) for key in ("accuracy_before", "accuracy_after"))
