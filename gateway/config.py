@@ -58,8 +58,9 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """What a gateway serves, and how."""
+    """What a gateway serves, and how; `site_file` says where nodes stand."""
 
+    site_file: Path
     site: Site
     spec: str
     mode: str
@@ -163,7 +164,8 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
     for name, value in {"site": table["site"], **texts}.items():
         if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
-    site, spec = load_site(folder / table["site"]), spec_named(texts["spec"])
+    site_file, spec = folder / table["site"], spec_named(texts["spec"])
+    site = load_site(site_file)
     mode = check_mode(texts["mode"], spec)
     copies = check_copies(_section(table, "event", {"copies": 0}, int).get("copies", 0), mode)
     exchanges = spec.exchanges + (CHALLENGE_EXCHANGES if copies else 0)
@@ -184,7 +186,8 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
     except ValueError as error:
         raise ConfigError(f"store.{error}") from None
     state = folder / texts["state"]
-    return GatewayConfig(site, spec.name, mode, texts["broker"], state, timing, copies, limits, learning, keeping)
+    numbers = timing, copies, limits, learning, keeping
+    return GatewayConfig(site_file, site, spec.name, mode, texts["broker"], state, *numbers)
 
 
 def _timing(written: dict[str, int], site: Site, spec: str, exchanges: int) -> Timing:

@@ -40,6 +40,8 @@ AHEAD_MAX = 100
 VERSIONS_AHEAD_MAX = 0x7FFF
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
 OFFLINE = ("disconnected", "lost")
+# What a broker keeps of a node, as far as the gateway hears it.
+KEPT = ("state", "about")
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Gateway:
         received: which reports came and are kept; set before the first cycle where an earlier run kept some.
         faults: what came in and was of no use, by kind.
         node_faults: the same by node, where it came from one of the site's.
+        left_behind: holes in whose name something was said that stays at a broker; who takes it off there clears this.
         quarantine: who sends more than it can need, and is not listened to.
         traffic: frames that came and went, by kind, and their bytes, for the ledger.
     """
@@ -125,6 +128,7 @@ class Gateway:
         self.received = Received({})
         self.faults: Counter[str] = Counter()
         self.node_faults: dict[Cell, Counter[str]] = {}
+        self.left_behind: set[Cell] = set()
         self.quarantine = Quarantine(timing.period_ms)
         self.traffic: Counter[str] = Counter()
         self._timing = timing
@@ -234,6 +238,8 @@ class Gateway:
             cell = None
         if cell not in self._cells:
             self.faults["stranger"] += 1
+            if cell and payload and leaf in KEPT and cell[0] < self.site.rows and cell[1] < self.site.cols:
+                self.left_behind.add(cell)
         elif not self.quarantine.admits(cell):
             self._on_flood(cell)
         elif leaf == "up" and frame.kind_of(payload) == frame.FILTERS:

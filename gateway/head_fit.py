@@ -4,7 +4,10 @@ Softmax cross-entropy, mini-batches, Adam with decoupled weight decay and a step
 in the training graph without its node layers, on features that the twin computed once (gateway/training_graph.py).
 """
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway import dense
 from gateway.head import known_features
@@ -23,6 +26,7 @@ from gateway.trainer import (
     targets_of,
 )
 from gateway.training_graph import Recipe, parameter_shapes
+from gateway.twin import NOTHING
 
 RATE = 2e-3
 # A single layer is convex: large steps do no harm, and 480 small ones would not reach the steep edge that it needs.
@@ -44,7 +48,7 @@ def fit_head(
         progress: told after each epoch.
 
     Returns:
-        A head of revision 1, float32.
+        A head of revision 1, float32. Its weights are 0 for features that no sample has: blocks without a node.
 
     Raises:
         ValueError: there are no samples.
@@ -58,7 +62,18 @@ def fit_head(
     for where, fall in schedule(samples.cycles, EPOCHS, BATCH, rng, progress):
         batch = {"features": known_features(features[where]), "targets": targets[where]}
         engine.step(batch, rate * fall, filter_rate=0)
-    return head_of(engine.values, standard, FIRST_REVISION)
+    return _without_unmet(head_of(engine.values, standard, FIRST_REVISION), features)
+
+
+def _without_unmet(head: Head, features: NDArray[np.int16]) -> Head:
+    """The head, deaf to blocks that no sample had: what first weights would make of a node there is chance.
+
+    It goes on as it is when a node comes to stand there; the next training has samples of it to learn from.
+    """
+    weights, bias = head.layers[0]
+    weights = weights.copy()
+    weights[: features.shape[1]][(features == NOTHING).all(axis=0)] = 0  # the maximum stands behind them
+    return replace(head, layers=((weights, bias), *head.layers[1:]))
 
 
 def _new_engine(spec: ModelSpec, site: Site, standard: dense.Standard, rng: np.random.Generator) -> Engine:

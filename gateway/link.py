@@ -27,6 +27,8 @@ NODE_QUEUE_LEN_MAX = 10_000
 log = logging.getLogger(__name__)
 
 _LEAVES = ("up", "state", "about", "health")
+# What a broker keeps of a node.
+RETAINED = ("state", "about", "wave")
 
 
 def heard_topics(site_name: str) -> list[str]:
@@ -35,8 +37,9 @@ def heard_topics(site_name: str) -> list[str]:
 
 
 def said_topics(site_name: str) -> list[str]:
-    """Where a gateway publishes, as topic filters: beacon, filter set, and what is for one node alone."""
-    return [topic.cycle(site_name), topic.wave(site_name), topic.of_nodes(site_name, topic.DOWN)]
+    """Where a gateway publishes, as topic filters: beacon, filter set, what is for one node alone, what it clears."""
+    own = [topic.cycle(site_name), topic.wave(site_name), topic.of_nodes(site_name, topic.DOWN)]
+    return own + [topic.of_nodes(site_name, leaf) for leaf in RETAINED]
 
 
 class LinkError(ValueError):
@@ -65,6 +68,7 @@ class Link:
         self._messages: FairQueue[tuple[str, bytes]] = FairQueue(NODE_QUEUE_LEN_MAX, QUEUE_LEN_MAX)
         self._site_name = site_name
         self._nodes = topic.nodes(site_name)
+        self._site_name = site_name
         self._cycle_topic = topic.cycle(site_name)
         self._wave_topic = topic.wave(site_name)
         self._wave = b""
@@ -105,11 +109,16 @@ class Link:
         self._client.publish(self._wave_topic, data, qos=1, retain=True)
 
     def clear_retained(self, names: list[str]) -> None:
-        """Take retained messages off the broker, so that nothing of ours stays behind on somebody else's."""
+        """Take retained messages off the broker, and wait: nothing of ours stays behind on somebody else's."""
         sent = [self._client.publish(name, b"", qos=1, retain=True) for name in names]
         deadline = time.monotonic() + CONNECT_S_MAX
         for message in sent:
             message.wait_for_publish(max(deadline - time.monotonic(), 0.001))
+
+    def clear_node(self, row: int, col: int) -> None:
+        """Take what a node left behind off the broker, without waiting for it."""
+        for leaf in RETAINED:
+            self._client.publish(topic.of_node(self._site_name, row, col, leaf), b"", qos=1, retain=True)
 
     def next_message(self, timeout_s: float) -> tuple[str, bytes] | None:
         """The next (topic, payload), or None when none came in time."""

@@ -66,25 +66,39 @@ def load_or_make(state: Path, site: Site, renew: str | None = None) -> tuple[dic
     Raises:
         PasswordsError: nobody is called `renew`, or the file cannot be read or written, or is damaged.
     """
-    path = state / NAME
     if renew is not None and renew not in users(site):
         wanted = f"write {GATEWAY}, or a node of site {site.name} like {node_name(*site.cells[0])}"
         raise PasswordsError(f"--renew {renew[:40]!r}: is none of ours; {wanted}")
-    before = _read(path)
+    before = _read(state / NAME)
     new = [name for name in users(site) if name not in before or name == renew]
     passwords = before | {name: secrets.token_urlsafe(_RANDOM_BYTES) for name in new}
     if new:
-        try:
-            state.mkdir(parents=True, exist_ok=True)
-            write_private(path, json.dumps(passwords, indent=0).encode())
-        except OSError as error:
-            raise PasswordsError(f"{path}: {error.strerror or error}; make the folder writable") from None
+        _write(state, passwords)
     return passwords, new
+
+
+def forget(state: Path, name: str) -> None:
+    """Drop a user's password: whoever has the device that knew it gets nowhere with it, also if the node comes back.
+
+    Raises:
+        PasswordsError: the file cannot be read or written, or is damaged.
+    """
+    before = _read(state / NAME)
+    if name in before:
+        _write(state, {user: password for user, password in before.items() if user != name})
 
 
 def users(site: Site) -> list[str]:
     """All user names of a site: the gateway's, then the nodes' in reading order."""
     return [GATEWAY, *(node_name(*cell) for cell in site.cells)]
+
+
+def _write(state: Path, passwords: dict[str, str]) -> None:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        write_private(state / NAME, json.dumps(passwords, indent=0).encode())
+    except OSError as error:
+        raise PasswordsError(f"{state / NAME}: {error.strerror or error}; make the folder writable") from None
 
 
 def _read(path: Path) -> dict[str, str]:

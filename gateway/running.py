@@ -2,6 +2,7 @@
 
     service.lock    locked as long as a service runs; the lock ends with its process, however that ends
     service.json    what it knows of nodes, roll-out and learning; replaced as a whole
+    service.follow  there when the site's file changed and the service is to follow; the service takes it away
 """
 
 import fcntl
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-LOCK, FACTS = "service.lock", "service.json"
+LOCK, FACTS, FOLLOW = "service.lock", "service.json", "service.follow"
 # Whoever only looks holds the lock for an instant; so often, so long apart a service that starts tries again.
 _TRIES, _TRY_S = 20, 0.05
 # The largest site's nodes are 65,025 lines of some 90 bytes.
@@ -66,6 +67,28 @@ def is_running(state: Path) -> bool:
     except OSError as error:
         raise RunningError(f"{path}: {error.strerror or error}; make it readable") from None
     return False
+
+
+def order_to_follow(state: Path) -> None:
+    """Tell the service of a folder, which runs or will, that its site's file changed.
+
+    Raises:
+        RunningError: the folder cannot be written.
+    """
+    path = state / FOLLOW
+    try:
+        path.touch()
+    except OSError as error:
+        raise RunningError(f"{path}: {error.strerror or error}; make the folder writable") from None
+
+
+def takes_order(state: Path) -> bool:
+    """Whether the service is to follow its site's file; the order is taken away."""
+    try:
+        (state / FOLLOW).unlink()
+    except OSError:  # there is none, or none that could be taken away: then it would be followed again and again
+        return False
+    return True
 
 
 def write(state: Path, facts: dict[str, Any]) -> None:

@@ -142,12 +142,26 @@ def load_site(path: Path) -> Site:
         SiteError: one line, like `site.toml: cycle_s: 0 is not in 1..86400`.
     """
     try:
-        return _site_of_table(_read(path))
+        return parse_site(_read(path))
     except SiteError as error:
         raise SiteError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def parse_site(text: str) -> Site:
+    """The site that a TOML text describes.
+
+    Raises:
+        SiteError: as `load_site`, without the file's name.
+    """
+    try:
+        # Decimal: a reference of 0.285 must round as written, not as the nearest float.
+        table = tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:  # bad TOML, numbers or nesting beyond Python's limits
+        raise SiteError(f"is not TOML: {str(error)[:200]}") from None
+    return _site_of_table(table)
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_SIZE_MAX + 1)
@@ -156,9 +170,8 @@ def _read(path: Path) -> dict[str, Any]:
     if len(data) > FILE_SIZE_MAX:
         raise SiteError(f"is longer than {FILE_SIZE_MAX} bytes; no site needs that")
     try:
-        # Decimal: a reference of 0.285 must round as written, not as the nearest float.
-        return tomllib.loads(data.decode(), parse_float=Decimal)
-    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, numbers or nesting beyond Python's limits
+        return data.decode()
+    except UnicodeDecodeError as error:
         raise SiteError(f"is not TOML: {str(error)[:200]}") from None
 
 

@@ -57,6 +57,7 @@ def may_publish():
     """(user, topic), from the table in docs/security.md, without any of the code that writes the files."""
     allowed = {("gateway", f"tm/1/memory/{leaf}") for leaf in ("cycle", "wave")}
     allowed |= {("gateway", topic) for (_, leaf), topic in OF_NODES.items() if leaf.startswith("down/")}
+    allowed |= {("gateway", topic) for (_, leaf), topic in OF_NODES.items() if leaf in ("state", "about", "wave")}
     allowed.add(("gateway", "tm/1/memory/n/n-00-00/down"))  # MQTT 3.1.1, 4.7.1.2: '#' stands for its parent too
     own = ("halo", "up", "wave", "state", "about", "health")
     allowed |= {(name_of(*cell), OF_NODES[cell, leaf]) for cell in CELLS for leaf in own}

@@ -100,6 +100,21 @@ def test_counters_that_an_older_node_has_not_are_zero():
     assert [7] * COUNTERS_LEAST + [0] * (COUNTERS - COUNTERS_LEAST) == site.health[1, 2].tolist()
 
 
+def test_what_nodes_left_at_the_broker_is_noted_where_the_site_has_a_hole():
+    site = Gateway(make_site(2, 3, {(0, 1), (1, 1)}), make_model("lean", SITE), TIMING, RUN)
+    site.on_message(name_of((0, 1), "state"), b"lost")
+    site.on_message(name_of((1, 1), "about"), b"{}")
+    site.on_message(name_of((1, 1), "about"), b"")  # cleared
+    site.on_message(name_of((0, 0), "state"), b"ready")  # a node
+    site.on_message(name_of((2, 0), "state"), b"ready")  # outside
+    site.on_message(name_of((0, 3), "state"), b"ready")
+    assert {(0, 1), (1, 1)} == site.left_behind
+    site.left_behind.clear()
+    site.on_message(name_of((0, 1), "up"), b"x")
+    site.on_message(name_of((0, 1), "about"), b"")
+    assert set() == site.left_behind
+
+
 @pytest.mark.parametrize("size", [0, 4 * COUNTERS_LEAST - 4, 4 * COUNTERS_LEAST + 1, 4 * COUNTERS + 4])
 def test_counters_of_no_release_are_malformed(size):
     site = gateway()

@@ -12,9 +12,10 @@ from gateway.head import HeadRunner
 from gateway.head_fit import fit_head
 from gateway.model import SPECS, Model, ModelError, ModelSpec
 from gateway.rule import abnormal
-from gateway.samples import Samples
+from gateway.samples import Samples, features_of
 from gateway.site import lounge, site_of_cells
 from gateway.start_weights import load_start, save_start, start_filters
+from gateway.trainer import Options, Training
 from sim.field.lounge import Lounge, simulate
 from tools.demo.judged import is_near
 
@@ -140,6 +141,28 @@ def test_a_site_on_which_nothing_ever_happens_still_gets_a_finite_head(spec):
     samples = Samples(calm, np.ones(calm.shape, np.bool_), np.zeros(20, np.bool_))
     head = fit_head(spec, site, start_filters(spec), samples, 1)
     assert 1.0 == accuracy(spec, site, start_filters(spec), head, samples)
+
+
+@pytest.mark.parametrize("name", ["seed", "lean"])
+def test_a_head_is_deaf_to_a_block_that_no_node_stood_in_until_it_learns_of_one(seed, name):
+    spec, rng = SPECS[name], np.random.default_rng(seed)
+    grid = {(row, col) for row in range(4) for col in range(4)}
+    after = site_of_cells("hall", grid)
+    before = replace(after, cells=tuple(cell for cell in after.cells if cell not in {(2, 2), (2, 3), (3, 2), (3, 3)}))
+    readings_ccel = rng.integers(2000, 2600, (60, 4, 4)).astype(np.int16)
+    samples = Samples(readings_ccel, np.ones(readings_ccel.shape, np.bool_), rng.random(60) < 0.5)
+    filters = start_filters(spec)
+    model = Model(name, filters, fit_head(spec, before, filters, samples, seed))
+    assert not model.head.layers[0][0][3 * spec.channels : 4 * spec.channels].any()
+    features = features_of(samples, filters, before)
+    assert (features[:, 3 * spec.channels :] == twin.NOTHING).all()
+    with_node = features.copy()
+    with_node[:, 3 * spec.channels :] = rng.integers(0, features.max(axis=1)[:, np.newaxis] + 1, (60, spec.channels))
+    runner = HeadRunner(spec, model.head)
+    assert np.array_equal(runner.logits(features), runner.logits(with_node))
+    training = Training(model, after, samples, Options(1e-2, 1e-3))
+    training.step()
+    assert training.model(2).head.layers[0][0][3 * spec.channels : 4 * spec.channels].any()
 
 
 def test_no_samples_make_no_head():

@@ -4,7 +4,6 @@ Exit codes: 0 fine, 1 the answer is no, 2 wrong use or input, 130 stopped by Ctr
 """
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.console import Console
 from tools.answer import FINE, NO, STOPPED, WRONG, AsJson, GatewayFile, facts_lines, print_answer, print_json, stages
 from tools.broker_command import broker_app
 from tools.filters_command import filters_app
+from tools.node_command import node_app
 from tools.report.command import report_app
 
 ERROR_LINE_MAX = 500
@@ -24,7 +24,6 @@ app = typer.Typer(
     add_completion=False,
     help="Deep learning inside a sensor mesh: one convolutional network spread over temperature-sensor nodes.",
 )
-node_app = typer.Typer(help="One sensor node.")
 app.add_typer(node_app, name="node")
 app.add_typer(broker_app, name="broker")
 app.add_typer(filters_app, name="filters")
@@ -257,25 +256,6 @@ def restore_state(
     from tools.backup import restore, restored_lines
 
     print_answer(restore(config, file, replace), as_json, restored_lines)
-    return FINE
-
-
-@node_app.command("run")
-def node_run(
-    config: Annotated[Path, typer.Argument(help="The node's file (JSON); firmware/config.py lists its fields.")],
-) -> int:
-    """Run one node on this machine, the same code as on a device, until Ctrl-C.
-
-    `thermesh gateway` writes such files for all nodes of its site into its state folder, under nodes/.
-    """
-    from firmware.main import run
-
-    if config.is_dir():
-        raise ValueError(f"{config}: is a folder; name the node's file in it, like n-00-00.json")
-    if not config.is_file():
-        raise ValueError(f"{config}: no such file; `thermesh gateway` writes one for each node into STATE/nodes/")
-    os.chdir(config.parent)  # the node's flash: its filters and readings lie beside its configuration
-    run(config.name)
     return FINE
 
 

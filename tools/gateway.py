@@ -43,9 +43,28 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
     Raises:
         ValueError: configuration, store, model or broker cannot be used; one line.
     """
-    config = load_config(path)
+    config, shown = load_config(path), Shown(as_json)
+    with running.claim(config.state):
+        running.takes_order(config.state)  # its file was just read
+        is_over = False
+        while not is_over:
+            try:
+                _serve(path, config, shown, cycles and cycles - shown.count, stage)
+                is_over = True
+            except _FollowError as follow:
+                config, is_over = follow.config, shown.count == cycles
+
+
+class _FollowError(Exception):
+    """The site's file changed, and the gateway goes on with it in a new run."""
+
+    def __init__(self, config: GatewayConfig):
+        self.config = config
+
+
+def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None, stage: Stage) -> None:
+    """One run, until so many cycles are over, or until the site changes."""
     with ExitStack() as stack:
-        stack.enter_context(running.claim(config.state))
         store = stack.enter_context(Store(config.state, config.site, create=True))
         run, key = _new_run(store, config), _site_key(store, config)
         active = _model_in_force(store, config, key, stage)
@@ -71,10 +90,36 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
 
         def look() -> None:
             broker.keep_alive()
+            _clear_left_behind(gateway, link)
             upkeep.look()
+            _follow(path, config)
 
-        beside = service.Beside(Shown(as_json), look)
+        beside = service.Beside(shown, look)
         service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
+
+
+def _follow(path: Path, config: GatewayConfig) -> None:
+    """Raises _FollowError where the site's file changed and somebody ordered to follow it."""
+    if not running.takes_order(config.state):
+        return
+    try:
+        changed = load_config(path)
+    except ValueError as error:
+        log.error("the site stays as it is: %s", error)
+        return
+    if changed.state != config.state:
+        log.error("the site stays as it is: %s names another state folder; start the gateway anew", path)
+        return
+    log.info("site %s: it has %d nodes, before %d", config.site.name, len(changed.site.cells), len(config.site.cells))
+    raise _FollowError(changed)
+
+
+def _clear_left_behind(gateway: Gateway, link: Link) -> None:
+    """Take off the broker what it still keeps of nodes that are gone from the site."""
+    while gateway.left_behind:
+        cell = gateway.left_behind.pop()
+        log.info("node %s is none of the site: what it left at the broker is cleared", node_name(*cell))
+        link.clear_node(*cell)
 
 
 def sensors_of(folder: Path, site: Site) -> dict[Cell, dict[str, Any]]:
@@ -146,10 +191,15 @@ def _numbers(stored: StoredModel) -> tuple[int, int]:
 
 
 class Shown:
-    """Prints outcomes; one that cannot be printed is said once, and stops no decision."""
+    """Prints outcomes; one that cannot be printed is said once, and stops no decision.
+
+    Attributes:
+        count: outcomes so far.
+    """
 
     def __init__(self, as_json: bool):
         """Nothing is printed yet."""
+        self.count = 0
         self._as_json = as_json
         self._fault = False
 
@@ -159,6 +209,7 @@ class Shown:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
+        self.count += 1
         try:
             print(json.dumps(cycle_line(outcome)) if self._as_json else _line(outcome), flush=True)
             self._fault = False
