@@ -78,9 +78,11 @@ def test_a_node_is_removed_and_leaves_no_file(config, capsys):
 
 
 def test_who_stands_next_to_the_gateway_instead_is_restarted_too(config, capsys):
-    (config.parent / "site.toml").write_text('name = "hall"\nrows = 1\ncols = 3\n')
-    assert ["n-00-01"] == thermesh(capsys, config, "remove", "n-00-00")["restart"]
-    assert ["n-00-01"] == thermesh(capsys, config, "add", "n-00-00")["restart"]
+    """It is the first cell of its part, and no neighbour of the one that goes."""
+    holes = 'holes = ["n-00-01", "n-01-00", "n-01-02"]'
+    (config.parent / "site.toml").write_text(f'name = "hall"\nrows = 2\ncols = 3\n{holes}\n')
+    assert ["n-00-02", "n-01-01"] == thermesh(capsys, config, "remove", "n-00-00")["restart"]
+    assert ["n-00-02", "n-01-01"] == thermesh(capsys, config, "add", "n-00-00")["restart"]
 
 
 def test_a_replaced_node_keeps_its_place_and_sensor_and_starts_with_the_filters_in_use(config, capsys):

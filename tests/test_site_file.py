@@ -42,6 +42,12 @@ def write(tmp_path):
         (LINES, "n-00-01", '    "n-00-01",  # a pillar\n', "    # a pillar\n"),
         (LINES, "n-01-01", "\"n-02-03\",\n    'n-01-01'\n", '"n-02-03"\n\n'),
         ('name = "hall"\nrows = 3\ncols = 4\nholes = ["n-00-01"]\n', "n-00-01", '["n-00-01"]', "[]"),
+        (
+            'name = "hall"\nrows = 3\ncols = 4\nholes = ["n-00-01" # a "pillar"]\n, "n-02-03"]\n',
+            "n-00-01",
+            '"n-00-01" # a "pillar"]\n, ',
+            "",
+        ),
         ('name = "hall"\nrows = 3\ncols = 4\nholes = ["n-00-01",]', "n-00-01", '["n-00-01",]', "[]"),
     ],
 )
