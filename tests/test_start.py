@@ -150,10 +150,13 @@ def test_a_head_is_deaf_to_a_block_that_no_node_stood_in_until_it_learns_of_one(
     after = site_of_cells("hall", grid)
     before = replace(after, cells=tuple(cell for cell in after.cells if cell not in {(2, 2), (2, 3), (3, 2), (3, 3)}))
     readings_ccel = rng.integers(2000, 2600, (60, 4, 4)).astype(np.int16)
-    samples = Samples(readings_ccel, np.ones(readings_ccel.shape, np.bool_), rng.random(60) < 0.5)
+    present = np.ones(readings_ccel.shape, np.bool_)
+    present[0, :2, :2] = False  # once no node of that block had a reading
+    samples = Samples(readings_ccel, present, rng.random(60) < 0.5)
     filters = start_filters(spec)
     model = Model(name, filters, fit_head(spec, before, filters, samples, seed))
-    assert not model.head.layers[0][0][3 * spec.channels : 4 * spec.channels].any()
+    of_block = [model.head.layers[0][0][block * spec.channels : (block + 1) * spec.channels] for block in range(4)]
+    assert [True, True, True, False] == [weights.any() for weights in of_block]
     features = features_of(samples, filters, before)
     assert (features[:, 3 * spec.channels :] == twin.NOTHING).all()
     with_node = features.copy()
