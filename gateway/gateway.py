@@ -200,7 +200,6 @@ class Gateway:
         self.next_cycle += 1
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
-            self._presence.heard([cell])
         flags = self._follow_rollout()
         flags |= self._open_assembly(cycle, self._absent())
         challenges = beacon.CHALLENGE_EXCHANGES if self.copies and flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import TypeVar
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -9,9 +10,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from gateway.fair_queue import FairQueue
 from gateway.gateway import ABOUT_SIZE_MAX
 from gateway.passwords import Login
-from gateway.site import Cell
+from gateway.site import Cell, Site
 from protocol import topic
-from protocol.grid import parse_node_name
+from protocol.grid import node_name, parse_node_name
 
 KEEPALIVE_S = 30
 CONNECT_S_MAX = 10.0
@@ -25,6 +26,10 @@ QUEUE_LEN_MAX = 100_000
 # Of one node: more than it can need in the time that a gateway may stand still (gateway/quarantine.py).
 NODE_QUEUE_LEN_MAX = 10_000
 log = logging.getLogger(__name__)
+
+# A topic filter takes 60 bytes; brokers limit the size of a packet (tools/broker_config.py).
+_FILTERS_MAX = 100
+Item = TypeVar("Item")
 
 _LEAVES = ("up", "state", "about", "health")
 # What a broker keeps of a node.
@@ -120,6 +125,23 @@ class Link:
         for leaf in RETAINED:
             self._client.publish(topic.of_node(self._site_name, row, col, leaf), b"", qos=1, retain=True)
 
+    def leave_out(self, nodes: set[str], site: Site) -> None:
+        """Have the broker hand on what all nodes of the site say but these; without any, what everybody says.
+
+        Whoever does not want to read a flood must not be sent it: it would stand before the others' words.
+        """
+        before, self._filters = self._filters, [(name, 0) for name in heard_topics(self._site_name)]
+        if nodes:
+            others = [name for name in (node_name(*cell) for cell in site.cells) if name not in nodes]
+            self._filters = [(f"{self._nodes}{name}/{leaf}", 0) for name in others for leaf in _LEAVES]
+        for part in _parts(sorted({name for name, _ in before} - {name for name, _ in self._filters})):
+            self._client.unsubscribe(part)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        for part in _parts(self._filters):
+            self._client.subscribe(part)
+
     def next_message(self, timeout_s: float) -> tuple[str, bytes] | None:
         """The next (topic, payload), or None when none came in time."""
         return self._messages.get(timeout_s)
@@ -137,7 +159,7 @@ class Link:
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: object, _props: object) -> None:
         if reason == 0:  # on every connect: a broker forgets the subscriptions of a clean session
-            client.subscribe(self._filters)
+            self._subscribe()
             if self._wave:  # the broker may have lost it
                 client.publish(self._wave_topic, self._wave, qos=1, retain=True)
         else:
@@ -168,3 +190,8 @@ class Link:
         except ValueError:
             return ""
         return node
+
+
+def _parts(filters: list[Item]) -> list[list[Item]]:
+    """Topic filters in packets of a size that every broker takes."""
+    return [filters[start : start + _FILTERS_MAX] for start in range(0, len(filters), _FILTERS_MAX)]

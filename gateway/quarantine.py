@@ -1,5 +1,8 @@
 """Quarantine: a node that says more than it can need is not listened to until it has behaved for a while.
 
+The broker is asked not to hand on what it says (gateway/link.py), so it may be that it behaves, or that nobody knows:
+then its first words too many shut it out again.
+
 What a node can need is counted between two beacons, whatever it is about:
 
     17  reports: this cycle's, and 16 that wait for their acknowledgement, each said once a beacon
@@ -35,11 +38,13 @@ class Quarantine:
 
     Attributes:
         dropped: by node, messages that nobody looked at.
+        has_changed: others are listened to than before; who has that carried out at the broker clears this.
     """
 
     def __init__(self, period_ms: int):
         """Everybody is listened to; `period_ms`: from beacon to beacon."""
         self.dropped: Counter[Cell] = Counter()
+        self.has_changed = False
         self._period_ms = period_ms
         self._said: Counter[Cell] = Counter()
         self._good: dict[Cell, int] = {}
@@ -55,6 +60,7 @@ class Quarantine:
         """Count a message; whether it may be looked at."""
         self._said[cell] += 1
         if self._said[cell] > self._allowed:
+            self.has_changed |= cell not in self._good
             self._good[cell] = 0
         if cell in self._good:
             self.dropped[cell] += 1
@@ -68,6 +74,7 @@ class Quarantine:
         freed = [cell for cell, good in self._good.items() if good >= GOOD_CYCLES]
         for cell in freed:
             del self._good[cell]
+            self.has_changed = True
         since_ms = self._period_ms if self._started_ms is None else now_ms - self._started_ms
         self._started_ms = now_ms
         self._allowed = allowed(min(max(-(-since_ms // self._period_ms), 1), PERIODS_MAX), self._period_ms)

@@ -100,14 +100,14 @@ def run_cycle(gateway: Gateway, link: Link) -> Outcome:
 
 def listen(gateway: Gateway, link: Link, timeout_s: float) -> None:
     """Wait for messages, take in those that are there, and return."""
-    message = link.next_message(timeout_s)
-    for _ in range(_MESSAGES_AT_ONCE):
-        if message is None:
-            return
+    message, taken = link.next_message(timeout_s), 0
+    while message is not None:
         gateway.on_message(*message)
-        message = link.next_message(0)
-    if message is not None:
-        gateway.on_message(*message)
+        taken += 1
+        message = link.next_message(0) if taken <= _MESSAGES_AT_ONCE else None
+    if gateway.quarantine.has_changed:
+        gateway.quarantine.has_changed = False
+        link.leave_out({node_name(*cell) for cell in gateway.quarantine.cells}, gateway.site)
 
 
 def listen_until(gateway: Gateway, link: Link, is_done: Callable[[], bool], timeout_s: float) -> bool:

@@ -9,6 +9,7 @@ from broker_bench import until
 
 from gateway import link as link_module
 from gateway.link import PAYLOAD_MAX, Link
+from gateway.site import site_of_cells
 
 WAIT_S_MAX = 20.0
 
@@ -22,6 +23,47 @@ def publish(name, payload):
 
 UP = b"tm/1/office/n/n-00-00/up"
 LONG = b"tm/1/office/n/" + b"x" * 60_000 + b"/up"
+
+
+def packets(data):
+    """(type, bytes) of each packet of less than 128 bytes."""
+    while data:
+        assert data[1] < 128
+        yield data[0] >> 4, data[2 : 2 + data[1]]
+        data = data[2 + data[1] :]
+
+
+def test_a_node_that_is_left_out_is_not_subscribed_to_also_not_on_the_next_connection(monkeypatch):
+    monkeypatch.setattr(link_module, "_FILTERS_MAX", 2)
+    site, received = site_of_cells("office", {(0, 0), (0, 1), (0, 2)}), [bytearray(), bytearray()]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def be_broker():
+            for heard in received:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1_000)
+                    connection.sendall(b"\x20\x02\x00\x00")
+                    while not heard.endswith(b"END\0") and (data := connection.recv(1_000)):
+                        heard += data
+
+        thread = threading.Thread(target=be_broker)
+        thread.start()
+        with Link("127.0.0.1", server.getsockname()[1], "office") as link:
+            until(lambda: received[0].count(b"+") == 4)
+            link.leave_out({"n-00-01"}, site)
+            until(lambda: received[0].count(b"n-00-02") == 4)
+            link._client.subscribe("END")
+            until(lambda: received[1].count(b"n-00-02") == 4)
+            link.leave_out(set(), site)
+            until(lambda: received[1].count(b"+") == 4)
+            link._client.subscribe("END")
+        thread.join()
+    first, second = ([kind for kind, _ in packets(bytes(heard))] for heard in received)
+    subscribe, unsubscribe = 8, 10
+    assert [subscribe] * 2 + [unsubscribe] * 2 + [subscribe] * 4 + [subscribe] == first
+    assert [subscribe] * 4 + [unsubscribe] * 4 + [subscribe] * 2 + [subscribe] == second
+    assert b"n-00-01" not in received[0] + received[1]
 
 
 @contextmanager
