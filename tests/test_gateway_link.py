@@ -59,8 +59,9 @@ def test_a_node_that_is_left_out_is_not_subscribed_to_also_not_on_the_next_conne
             until(lambda: received[1].count(b"+") == 4)
             link._client.subscribe("END")
         thread.join()
-    first, second = ([kind for kind, _ in packets(bytes(heard))] for heard in received)
     subscribe, unsubscribe = 8, 10
+    asked = [[kind for kind, _ in packets(bytes(heard))] for heard in received]
+    first, second = ([kind for kind in kinds if kind in (subscribe, unsubscribe)] for kinds in asked)
     assert [subscribe] * 2 + [unsubscribe] * 2 + [subscribe] * 4 + [subscribe] == first
     assert [subscribe] * 4 + [unsubscribe] * 4 + [subscribe] * 2 + [subscribe] == second
     assert b"n-00-01" not in received[0] + received[1]
