@@ -73,7 +73,6 @@ class Link:
         self._messages: FairQueue[tuple[str, bytes]] = FairQueue(NODE_QUEUE_LEN_MAX, QUEUE_LEN_MAX)
         self._site_name = site_name
         self._nodes = topic.nodes(site_name)
-        self._site_name = site_name
         self._cycle_topic = topic.cycle(site_name)
         self._wave_topic = topic.wave(site_name)
         self._wave = b""

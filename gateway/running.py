@@ -139,6 +139,7 @@ def _is_sound(found: dict[str, Any]) -> bool:
         numbers += [found["run"], found["cycle"], rollout["filters"], learning["done"], learning["steps"]]
         numbers += [learning["cycles_left"] or 0, store["unstored"]]
         # A service of an older release does not say these.
+        numbers += found.get("reports", {}).values()
         numbers += found.get("quarantine", {}).values()
         numbers += [count for kinds in found.get("faults", {}).values() for count in kinds.values()]
         texts = [*(node["phase"] for node in nodes), rollout["state"], learning["state"], learning["last"]]

@@ -50,8 +50,10 @@ class Upkeep:
         self._try("other programs do not see how things stand", self._write)
 
     def facts(self) -> dict[str, Any]:
-        """What `thermesh filters status` shows of a service: run, cycle, model, rollout, nodes, learning, store and faults.
+        """What `thermesh filters status` shows of a service.
 
+        Run, cycle, model, rollout, nodes, learning and store, as they are now. `reports` counts since the start those
+        that are stored in no cycle, and the gaps among them.
         `quarantine` has by name how many messages of a node that is not listened to were dropped, `faults` by name and
         kind what was of no use since the start, of those with the most first.
         """
@@ -64,6 +66,7 @@ class Upkeep:
             "rollout": rollout and {"filters": rollout.model.filters.version, "state": _state_of(rollout)},
             "nodes": {node_name(*cell): self._holding(cell) for cell in gateway.site.cells},
             "learning": self._learning.facts(),
+            "reports": {"late": self._recorder.late, "gaps": self._recorder.gaps},
             "store": {"unstored": self._recorder.unstored, "fault": self._recorder.fault},
             "quarantine": {node_name(*cell): gateway.quarantine.dropped[cell] for cell in gateway.quarantine.cells},
             "faults": {node_name(*cell): dict(gateway.node_faults[cell]) for cell in self._most_faulty()},

@@ -164,6 +164,15 @@ def test_a_store_that_takes_no_cycles_is_shown_and_so_is_a_service_that_cannot_s
     assert "gateway   runs, and has not written down how things stand: see its log" in lines
 
 
+@pytest.mark.parametrize(("late", "gaps", "line"), [(0, 0, []), (2, 1, ["2 in no cycle and 1 gaps since the start"])])
+def test_reports_that_are_in_no_cycle_and_gaps_among_them_are_shown(store, config, capsys, late, gaps, line):
+    running.write(config.parent / "kept", said(None) | {"reports": {"late": late, "gaps": gaps}})
+    assert {"late": late, "gaps": gaps} == answer(capsys, config, "status")["reports"]
+    thermesh(config, "status")
+    lines = capsys.readouterr().out.splitlines()
+    assert line == [text.removeprefix("reports   ") for text in lines if text.startswith("reports")]
+
+
 # Orders
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from unittest.mock import Mock
 
 import pytest
 from mesh_in_memory import RUN, TIMING
@@ -175,7 +176,7 @@ def test_what_nodes_did_is_told_to_other_programs_the_worst_first(tmp_path):
     site.start_cycle(0)
     site.on_message(name_of(OTHER, "state"), b"well")
     flood(site)
-    facts = Upkeep(tmp_path, site, None, None, Learning).facts()
+    facts = Upkeep(tmp_path, site, Mock(), None, Learning, None).facts()
     assert {"n-00-02": 1} == facts["quarantine"]
     assert [("n-00-02", {"malformed": BOUND, "flood": 1}), ("n-00-00", {"malformed": 1})] == [*facts["faults"].items()]
 

@@ -17,12 +17,13 @@ SOUND = {
     "rollout": {"filters": 3, "state": "decides"},
     "nodes": {"n-00-00": None, "n-00-01": {"filters": 3, "highest": 3, "phase": "confirmed", "refused": 0}},
     "learning": {"state": "off", "cycles_left": None, "done": 0, "steps": 0, "last": ""},
+    "reports": {"late": 3, "gaps": 1},
     "store": {"unstored": 0, "fault": ""},
     "quarantine": {"n-00-01": 7},
     "faults": {"n-00-01": {"flood": 7}},
 }
 # What a service of an older release does not say.
-NEWER = ("store", "quarantine", "faults")
+NEWER = ("reports", "store", "quarantine", "faults")
 
 
 def test_a_folder_is_held_as_long_as_its_service_runs(tmp_path):
@@ -109,6 +110,7 @@ DAMAGED = {
     "nodes as a list": json.dumps(SOUND | {"nodes": [1]}),
     "a node as a number": json.dumps(SOUND | {"nodes": {"n-00-00": 7}}),
     "a version as a text": json.dumps(SOUND | {"rollout": {"filters": "3", "state": "decides"}}),
+    "gaps as a text": json.dumps(SOUND | {"reports": {"late": 0, "gaps": "1"}}),
     "a fault as a number": json.dumps(SOUND | {"store": {"unstored": 0, "fault": 7}}),
     "a count as a text": json.dumps(SOUND | {"store": {"unstored": "0", "fault": ""}}),
     "a store without a count": json.dumps(SOUND | {"store": {"fault": ""}}),

@@ -119,7 +119,7 @@ class LinkToNode:
 
 
 def test_a_report_whose_cycle_could_not_be_stored_is_not_acknowledged(tmp_path):
-    """P1, P2; the node says it with each beacon, as it would if it had been lost, until it is stored behind its cycle."""
+    """P1, P2; the node says it with each beacon, as if it had been lost, until it is stored behind its cycle."""
     with new_store(tmp_path, LONELY, ALONE) as store:
         gateway, link = Gateway(ALONE, LONELY, Timing(20_000), RUN), LinkToNode(store, {1, 2})
         service.serve(gateway, link, recorder_of(store), beside([]), 0, 5)

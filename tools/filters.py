@@ -41,6 +41,7 @@ def status(config: Path) -> dict[str, Any]:
             gateway to run), how many nodes are how far (the words of SIGNS); None before the first start.
         nodes: by name what each said last (filters, highest, phase, refused) and `word`, how far it is.
         learning: state, cycles_left, done, steps, last; None before the first start.
+        reports: late (stored in no cycle) and gaps, counted since the start; None before the first start.
         store: unstored (cycles since the start), fault ("" when the last one was stored); None before the first start.
         quarantine: by name how many messages of a node that sends too much were dropped; it is not listened to.
         faults: by name and kind what came from nodes and was of no use, those with the most first, 100 at most.
@@ -62,6 +63,7 @@ def status(config: Path) -> dict[str, Any]:
         "rollout": rollout,
         "nodes": nodes,
         "learning": facts and facts["learning"],
+        "reports": facts and facts.get("reports"),
         "store": facts and facts.get("store"),
         "quarantine": facts.get("quarantine", {}) if facts else {},
         "faults": facts.get("faults", {}) if facts else {},
@@ -134,11 +136,14 @@ def _weights(model: Model) -> tuple[str, bytes, bytes]:
 
 def lines(found: dict[str, Any], site: Site) -> list[str]:
     """What people read of what `status` gives."""
-    active, rollout, learning, store = (found[key] for key in ("active", "rollout", "learning", "store"))
+    active, rollout, learning, reports = (found[key] for key in ("active", "rollout", "learning", "reports"))
+    store = found["store"]
     silent = found["running"] and learning is None
     text = [f"gateway   {'runs' if found['running'] else 'does not run'}{_SILENT if silent else ''}"]
     if store and store["fault"]:
         text.append(f"store     takes no cycles, {store['unstored']} since the start: {store['fault']}")
+    if reports and (reports["late"] or reports["gaps"]):
+        text.append(f"reports   {reports['late']} in no cycle and {reports['gaps']} gaps since the start")
     if active:
         text.append(f"in use    filters {active['filters']} with head {active['head']}, spec {active['spec']}")
     if rollout:
