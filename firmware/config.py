@@ -10,6 +10,9 @@
     next_to_gateway  true where the gateway hands its filter sets to this node
     password    at the broker, where the node's name is its user name: up to 64 printable ASCII characters without
                 spaces; "" or no such field: the node connects without
+    ca          certificate, in PEM, that has to have signed the broker's: then the node connects by TLS
+    psk         64 hex digits: a key that the broker shares with this node alone, for TLS on MicroPython instead of `ca`
+    psk_port    the broker's port for `psk`
     sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}; "offset_ccel", -1000..1000,
                 is added to each reading, 0 where it is not there
 """
@@ -62,9 +65,10 @@ def check(config: dict) -> dict:
     _check_fields(config, _FIELDS, "")
     check_site(config["site"])
     _check_host(config["host"])
-    if len(config["key"]) not in (0, KEY_DIGITS) or any(c not in b"0123456789abcdef" for c in config["key"].encode()):
+    if not _is_key(config["key"]):
         raise ValueError("key: %r is not 64 hex digits; copy it from `thermesh keys`" % config["key"])
     _check_password(config.get("password", ""))
+    _check_tls(config)
     _check_sensor(config["sensor"])
     return config
 
@@ -76,6 +80,22 @@ def _check_password(password) -> None:
     if len(password) > PASSWORD_MAX or any(not 33 <= c <= 126 for c in password.encode()):
         wanted = "up to %d printable ASCII characters without spaces" % PASSWORD_MAX
         raise ValueError("password: is not %s; copy it from the gateway's state folder" % wanted)
+
+
+def _check_tls(config: dict) -> None:
+    """Keys are secrets: the error does not show them."""
+    for name in ("ca", "psk"):
+        if not isinstance(config.get(name, ""), str):
+            raise ValueError(name + ": is not " + _WORDS[str])
+    if not _is_key(config.get("psk", "")):
+        raise ValueError("psk: is not 64 hex digits; copy it from a file that the gateway wrote")
+    if config.get("psk"):
+        _check_fields(config, {"psk_port": _FIELDS["port"]}, "")
+
+
+def _is_key(text: str) -> bool:
+    """Whether it is "" or 32 bytes in hex."""
+    return len(text) in (0, KEY_DIGITS) and all(c in b"0123456789abcdef" for c in text.encode())
 
 
 def _check_host(host: str) -> None:

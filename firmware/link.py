@@ -20,6 +20,8 @@ BACK_OFF_MS_MIN = const(1_000)
 BACK_OFF_MS_MAX = const(60_000)
 # One poll reads the socket at most so often, so that a flood cannot keep a node from its deadlines.
 READS_MAX = const(8)
+# Where TLS waits, nothing tells for what: so often it is tried again.
+TLS_MS = const(20)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
 # Places among a node's topics behind the three destinations of stages.py.
 _STATE = const(3)
@@ -43,7 +45,7 @@ class Link:
     @cold
     def __init__(self, prepared, now_ms: int):
         """Build the node of what firmware.start.prepare returned; the first poll connects."""
-        (row, col, exists), self._address, session, self._topics, boot, sensor, filters = prepared
+        (row, col, exists), self._address, self._tls, session, self._topics, boot, sensor, filters = prepared
         self.node = Node(row, col, exists, filters, sensor, boot)
         self.socket: socket.socket = None
         self._client = mqtt.Client(session, self._on_message, self._on_set)
@@ -56,6 +58,8 @@ class Link:
     @property
     def wants_write(self) -> bool:
         """Whether the socket should be watched for writing."""
+        if self._tls and self._tls.waits:
+            return False
         return len(self._client.out) > 0 or self._client.file is not None
 
     def poll(self, now_ms: int) -> int:
@@ -94,7 +98,7 @@ class Link:
             if due_ms > 0:
                 return due_ms
             self._connect(now_ms)
-        client = self._client
+        client, wake_ms = self._client, mqtt.NOTHING_DUE_MS
         for _ in range(READS_MAX):
             room = client.room()
             count = receive_into(self.socket, room)
@@ -105,9 +109,11 @@ class Link:
             client.feed(count, now_ms)
             if count < len(room):
                 break
+        else:
+            wake_ms = 0  # TLS may hold more than the socket shows
         if not self._was_ready and client.state == mqtt.READY:
             self._begin(now_ms)
-        return mqtt.NOTHING_DUE_MS
+        return wake_ms
 
     @cold
     def _begin(self, now_ms: int) -> None:
@@ -120,11 +126,13 @@ class Link:
     @cold
     def _connect(self, now_ms: int) -> None:
         found = socket.getaddrinfo(self._address[0], self._address[1])[0]
-        self.socket = socket.socket(found[0])
-        self.socket.setblocking(False)
+        self.socket = raw = socket.socket(found[0])
+        raw.setblocking(False)
+        if self._tls:
+            self.socket = self._tls.secured(raw)
         self._client.start_connect(now_ms)
-        try:
-            self.socket.connect(found[-1])
+        try:  # on CPython the secured socket has taken the raw one's place, on MicroPython it cannot connect
+            (self.socket if hasattr(self.socket, "connect") else raw).connect(found[-1])
         except OSError as error:
             if error.errno not in _NOT_YET:
                 raise
@@ -144,7 +152,10 @@ class Link:
             if client.file and not client.out:
                 client.refill()
             if client.out:
-                client.out = client.out[self.socket.send(client.out) :]
+                sent = self._tls.send_some(client.out) if self._tls else self.socket.send(client.out)
+                client.out = client.out[sent:]
+                if not sent:
+                    return TLS_MS
         return mqtt.NOTHING_DUE_MS
 
     @cold

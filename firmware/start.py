@@ -23,6 +23,7 @@ def prepare(path: str) -> tuple:
     Returns:
         cell: (row, col, mask of the slots that hold a neighbour).
         address: (host, port) of the broker.
+        tls: the Tls to connect with (firmware/encryption.py), or None.
         session: (keepalive_s, CONNECT packet, SUBSCRIBE packet, the node's facts as a retained PUBLISH packet).
         topics: bytes: where halo, block and gateway frames go, then state, health and wave, then how all nodes' begin.
         boot: 32 random bits.
@@ -40,7 +41,8 @@ def prepare(path: str) -> tuple:
     topics = said_topics(site, row, col)
     about_topic = topics.pop()
     topics.append(topic.nodes(site))
-    facts = json.dumps(about(boot, filters[0].version))
+    tls, port, word = open_tls(settings)
+    facts = json.dumps(about(boot, filters[0].version, word))
     name, password = node_name(row, col), settings.get("password", "")
     login = (name, password) if password else ()
     waves = [topic.wave(site)] if settings["next_to_gateway"] else []
@@ -50,9 +52,29 @@ def prepare(path: str) -> tuple:
         mqtt_session.subscribe(heard_topics(site, row, col, exists), waves),
         mqtt_session.retained(about_topic, facts),
     )
-    address = settings["host"], settings["port"]
+    address = settings["host"], port
     names = [name.encode() for name in topics]
-    return (row, col, exists), address, session, names, boot, open_sensor(settings["sensor"]), filters
+    return (row, col, exists), address, tls, session, names, boot, open_sensor(settings["sensor"]), filters
+
+
+def open_tls(settings: dict) -> tuple:
+    """How a node connects: (Tls or None, port, the word for it: "psk", "certificate" or "none").
+
+    Raises:
+        ValueError: key or certificate cannot be used here; one line.
+    """
+    host, psk, ca = settings["host"], settings.get("psk", ""), settings.get("ca", "")
+    if not psk and not ca:
+        return None, settings["port"], "none"
+    from firmware import encryption
+
+    if psk and (sys.implementation.name == "micropython" or not ca):
+        context = encryption.psk_context(node_name(settings["row"], settings["col"]), bytes.fromhex(psk))
+        return encryption.Tls(context, host), settings["psk_port"], "psk"
+    try:
+        return encryption.Tls(encryption.certificate_context(ca), host), settings["port"], "certificate"
+    except (OSError, ValueError):
+        raise ValueError("ca: is no certificate in PEM; copy it from a file that the gateway wrote")
 
 
 def prepare_filters(path: str, site: str, key: bytes) -> tuple:
@@ -150,7 +172,7 @@ def neighbours_topics(site: str, row: int, col: int, exists: int, leaf: str) -> 
     return [topic.of_node(site, other_row, other_col, leaf) for other_row, other_col in cells]
 
 
-def about(boot: int, filter_version: int) -> dict:
+def about(boot: int, filter_version: int, encryption: str = "none") -> dict:
     """A node's facts: what runs here. `heap` is in bytes, None where the runtime has no fixed heap."""
     name = sys.implementation.name
     version = sys.implementation[1] if name == "micropython" else sys.version_info[:3]
@@ -160,4 +182,5 @@ def about(boot: int, filter_version: int) -> dict:
         "firmware": VERSION,
         "boot": boot,
         "filter_version": filter_version,
+        "encryption": encryption,
     }

@@ -5,6 +5,7 @@ A zip file, readable by its owner only, for it holds the site's private key:
     thermesh.db          the store, as it was at one instant
     site-key.pem         the site's key pair (gateway/keys.py)
     passwords.json       where the broker asks for them (gateway/passwords.py)
+    broker-ca.pem        with them: who signs the broker's certificate (gateway/certificates.py)
     nodes/n-RR-CC.json   each node's configuration, in which people name its sensor
     manifest.json        format, site, rows, cols, created_s, run, and the SHA-256 of every other file
 
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway import keys, passwords, running
+from gateway import certificates, keys, passwords, running
 from gateway.config import RUN, last_run
 from gateway.private_file import private_file
 from gateway.site import Site
@@ -137,7 +138,7 @@ def _run_of(state: Path) -> int:
 
 
 def _other_files(state: Path, site: Site) -> dict[str, Path]:
-    names = [passwords.NAME, *(f"{NODES}/{node_name(*cell)}.json" for cell in site.cells)]
+    names = [passwords.NAME, certificates.NAME, *(f"{NODES}/{node_name(*cell)}.json" for cell in site.cells)]
     return {name: state / name for name in names if (state / name).exists()}
 
 
@@ -186,7 +187,7 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
         return False
     cells = range(min(manifest["rows"], 256)), range(min(manifest["cols"], 256))
     nodes = {f"{NODES}/{node_name(row, col)}.json" for row in cells[0] for col in cells[1]}
-    known = {FILE, keys.NAME, passwords.NAME} | nodes
+    known = {FILE, keys.NAME, passwords.NAME, certificates.NAME} | nodes
     return files.keys() <= known and all(isinstance(digest, str) for digest in files.values())
 
 

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,11 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from gateway.certificates import tls_context
 from gateway.passwords import Login
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+LOOPBACKS = (LOOPBACK, "::1", "localhost")
 REACH_S_MAX = 5.0
 START_S_MAX = 20.0
 STOP_S_MAX = 3.0
@@ -104,20 +107,29 @@ class Broker:
         host: name or address, IPv6 without brackets.
         port: TCP port, 1..65535.
         name: for people: "mosquitto 2.0.11", "amqtt 0.12.1", "127.0.0.1:1884".
+        login: what it is told, by TLS where it names an authority; None: it asks nobody.
         own: it is a child of this process and ends with it.
         pid: of the own broker, else None.
     """
 
-    def __init__(self, host: str, port: int, name: str, own: "Own | None" = None) -> None:
+    def __init__(
+        self, host: str, port: int, name: str, own: "Own | None" = None, login: Login | None = None
+    ) -> None:
         self.host = host
         self.port = port
         self.name = name
+        self.login = login
         self._own = own
 
     @property
     def own(self) -> bool:
         """Whether this process started it."""
         return self._own is not None
+
+    @property
+    def encryption(self) -> str:
+        """How we reach it: "certificate", by TLS, or "none"."""
+        return "certificate" if self.login and self.login.authority else "none"
 
     @property
     def pid(self) -> int | None:
@@ -145,7 +157,7 @@ class Broker:
         self.close()
 
 
-def open_broker(choice: str, folder: Path, login: Login | None = None) -> Broker:
+def open_broker(choice: str, folder: Path, login: Login | None = None, plain: bool | None = None) -> Broker:
     """Start the chosen broker or reach it, and return it once it answers.
 
     On Linux an own broker is ended when the thread that called this ends, however it ends; elsewhere only `close`
@@ -156,6 +168,7 @@ def open_broker(choice: str, folder: Path, login: Login | None = None) -> Broker
             else mosquitto where it is installed, else amqtt.
         folder: where an own broker's configuration and log go; made when it is missing.
         login: what one that already runs is told; None: nothing. An own one asks nobody.
+        plain: reach one that already runs without TLS; None: if it is on the loopback.
 
     Raises:
         BrokerError: the choice is none of these, nothing answers there within 5 s, or the broker does not start
@@ -169,7 +182,7 @@ def open_broker(choice: str, folder: Path, login: Login | None = None) -> Broker
         word = "mosquitto" if find_mosquitto() else "amqtt"
     if word in ("mosquitto", "amqtt"):
         return _start(word, asked, folder)
-    return _reach(asked, login)
+    return _reach(asked, login, plain)
 
 
 def find_mosquitto() -> str | None:
@@ -204,8 +217,13 @@ def user_line() -> str:
     return f"user {pwd.getpwuid(0).pw_name}\n" if os.geteuid() == 0 else ""
 
 
-def _reach(asked: Choice, login: Login | None) -> Broker:
+def _reach(asked: Choice, login: Login | None, plain: bool | None) -> Broker:
     host, port = parse_address(asked)
+    if plain if plain is not None else host in LOOPBACKS:
+        login = login and login._replace(authority="")
+    elif not login or not login.authority:
+        remedy = "make certificate and passwords with `thermesh broker config`, or write plain = true"
+        raise asked.error(f"off the loopback the wire has to be encrypted; {remedy} in the gateway's file")
     remedy = f"start a broker, or {asked.remedy}"
     try:
         code = connect(host, port, REACH_S_MAX, login)
@@ -213,6 +231,12 @@ def _reach(asked: Choice, login: Login | None) -> Broker:
         raise asked.error(f"nothing answers there within {REACH_S_MAX:g} s; {remedy}") from None
     except socket.gaierror as error:
         raise asked.error(f"no such host ({error.strerror}); {remedy}") from None
+    except ssl.SSLCertVerificationError as error:
+        remedy = "run `thermesh broker config`, and start the broker with what it writes"
+        raise asked.error(f"its certificate is not for us ({error.verify_message}); {remedy}") from None
+    except ssl.SSLError:
+        remedy = "name the port of its TLS listener, or write plain = true in the gateway's file"
+        raise asked.error(f"what answers there does not speak TLS; {remedy}") from None
     except ValueError as error:
         raise asked.error(f"{error}; {remedy}") from None
     except OSError as error:
@@ -224,7 +248,7 @@ def _reach(asked: Choice, login: Login | None) -> Broker:
         remedy = f"make user names and passwords with `thermesh broker config`, or {asked.remedy}"
     if code:
         raise asked.error(f"{_REFUSALS.get(code, f'it refuses us with code {code}')}; {remedy}")
-    return Broker(host, port, asked.word)
+    return Broker(host, port, asked.word, login=login)
 
 
 def connect(host: str, port: int, timeout_s: float, login: Login | None = None) -> int:
@@ -233,7 +257,8 @@ def connect(host: str, port: int, timeout_s: float, login: Login | None = None) 
     Args:
         host, port: of the broker.
         timeout_s: for all of it.
-        login: user name and password, 94 characters together at most; None: neither.
+        login: user name and password, 94 characters together at most; None: neither. By TLS where it names an
+            authority.
 
     Returns:
         The code of its CONNACK: 0 accepted, 1..5 refused (MQTT 3.1.1, table 3.1).
@@ -244,11 +269,11 @@ def connect(host: str, port: int, timeout_s: float, login: Login | None = None) 
         ValueError: what answers is no MQTT broker.
     """
     deadline = time.monotonic() + timeout_s
-    words = [f"thermesh-{secrets.token_hex(4)}", *(login or ())]
+    words = [f"thermesh-{secrets.token_hex(4)}", *(login[:2] if login else ())]
     body = b"\x00\x04MQTT\x04" + (b"\xc2" if login else b"\x02") + b"\x00\x05"
     body += b"".join(len(word).to_bytes(2, "big") + word.encode() for word in words)
     answer = b""
-    with socket.create_connection((host, port), timeout_s) as link:
+    with _connection(host, port, timeout_s, login.authority if login else "") as link:
         link.sendall(bytes((0x10, len(body))) + body)
         while len(answer) < 4:
             link.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -260,6 +285,20 @@ def connect(host: str, port: int, timeout_s: float, login: Login | None = None) 
             raise ValueError("what answers there is not an MQTT broker")
         link.sendall(b"\xe0\x00")
     return answer[3]
+
+
+def _connection(host: str, port: int, timeout_s: float, authority: str) -> socket.socket:
+    raw = socket.create_connection((host, port), timeout_s)
+    if not authority:
+        return raw
+    try:
+        return tls_context(authority).wrap_socket(raw, server_hostname=host)
+    except ConnectionError as error:  # somebody is there and hangs up on TLS
+        raw.close()
+        raise ssl.SSLError(str(error)) from None
+    except BaseException:
+        raw.close()
+        raise
 
 
 def _start(program: str, asked: Choice, folder: Path) -> Broker:

@@ -5,6 +5,9 @@
     mode   = "always"        when nodes speak: or "change" (docs/change.md), or "event", with a spec that has silent
                              zones (docs/zones.md)
     broker = "auto"          or "mosquitto", "amqtt", "HOST:PORT"
+    plain  = true            reach HOST:PORT without TLS, and let nodes; false: with it. Where this is not written,
+                             without TLS on the loopback only. The port is that of the listener for TLS then, and nodes
+                             with keys find theirs one above it
     state  = "state"         folder for what must outlive a restart, relative to this file
 
     [timing]                 ms, 1..65535 each: the longest waits (gateway/gateway.py)
@@ -65,6 +68,7 @@ class GatewayConfig:
     spec: str
     mode: str
     broker: str
+    plain: bool | None
     state: Path
     timing: Timing
     copies: int
@@ -157,13 +161,16 @@ def next_run(state: Path, floor: int = 0) -> int:
 
 
 def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
-    _refuse_unknown("", table, {"site", "timing", "decision", "event", "learning", "store", *_TEXTS})
+    _refuse_unknown("", table, {"site", "plain", "timing", "decision", "event", "learning", "store", *_TEXTS})
     if "site" not in table:
         raise ConfigError('site: is missing; write site = "site.toml", the file that says where nodes stand')
     texts = {name: table.get(name, default) for name, default in _TEXTS.items()}
     for name, value in {"site": table["site"], **texts}.items():
         if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigError(f'{name}: {value!r} is no text; write {name} = "..."')
+    plain = table.get("plain")
+    if not isinstance(plain, bool | None):
+        raise ConfigError(f"plain: {plain!r} is not true or false")
     site_file, spec = folder / table["site"], spec_named(texts["spec"])
     site = load_site(site_file)
     mode = check_mode(texts["mode"], spec)
@@ -187,7 +194,7 @@ def _config_of_table(table: dict[str, Any], folder: Path) -> GatewayConfig:
         raise ConfigError(f"store.{error}") from None
     state = folder / texts["state"]
     numbers = timing, copies, limits, learning, keeping
-    return GatewayConfig(site_file, site, spec.name, mode, texts["broker"], state, *numbers)
+    return GatewayConfig(site_file, site, spec.name, mode, texts["broker"], plain, state, *numbers)
 
 
 def _timing(written: dict[str, int], site: Site, spec: str, exchanges: int) -> Timing:

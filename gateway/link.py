@@ -7,6 +7,7 @@ from typing import TypeVar
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from gateway.certificates import tls_context
 from gateway.fair_queue import FairQueue
 from gateway.gateway import ABOUT_SIZE_MAX
 from gateway.passwords import Login
@@ -64,7 +65,7 @@ class Link:
         Args:
             host, port: of the broker.
             site_name: whose nodes.
-            login: what the broker is told; None: it asks for nothing.
+            login: what the broker is told, by TLS where it names an authority; None: it asks for nothing.
 
         Raises:
             LinkError: no connection within 10 s.
@@ -81,7 +82,9 @@ class Link:
             CallbackAPIVersion.VERSION2, client_id=f"{site_name}-gateway", protocol=paho.MQTTv311
         )
         if login:
-            self._client.username_pw_set(*login)
+            self._client.username_pw_set(login.user, login.password)
+        if login and login.authority:
+            self._client.tls_set_context(tls_context(login.authority))
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message

@@ -2,9 +2,11 @@
 
     passwords.json   {"gateway": "...", "n-00-00": "...", ...}, as `thermesh broker config` makes them
 
-A node's user name is its name. Without the file everybody connects without a user name.
+A node's user name is its name. Without the file everybody connects without a user name. Where a node shares a key with
+the broker instead (TLS-PSK), the key is made of its password: one secret a node.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -30,10 +32,16 @@ class PasswordsError(ValueError):
 
 
 class Login(NamedTuple):
-    """What one of us tells a broker."""
+    """What one of us tells a broker, and the authority (PEM) that has to have signed its certificate; "": no TLS."""
 
     user: str
     password: str
+    authority: str = ""
+
+
+def psk_of(password: str) -> str:
+    """The key of the same user for TLS-PSK, 64 hex digits."""
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def load(state: Path, site: Site) -> dict[str, str]:

@@ -4,7 +4,7 @@ import select
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import paho.mqtt.client as paho
 import pytest
@@ -68,7 +68,14 @@ def mosquitto_on(port):
         process.wait(WAIT_S_MAX)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return probe.getsockname()[1]
+def free_port(in_a_row=1):
+    """A free port, behind which as many more are free as are asked for."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1]
+            try:
+                for port in range(first + 1, first + in_a_row):
+                    stack.enter_context(socket.create_server((LOOPBACK, port)))
+            except (OSError, OverflowError):
+                continue
+            return first

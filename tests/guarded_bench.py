@@ -1,18 +1,23 @@
 """A site on a bench whose broker is a real mosquitto with the files of `thermesh broker config`."""
 
 import json
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import paho.mqtt.client as paho
-from broker_bench import WAIT_S_MAX, until
+from broker_bench import WAIT_S_MAX, free_port, until
+from on_micropython import require_micropython
 
-from gateway import broker, passwords
+from gateway import broker, certificates, passwords
 from gateway.broker import LOOPBACK, find_mosquitto
-from gateway.passwords import Login
+from gateway.certificates import tls_context
+from gateway.passwords import Login, psk_of
 from tools.broker_config import password_line
 from tools.cli import FINE, app
+from tools.flash.build import build
+from tools.mesh.mesh import Mesh, NodeKind
 
 # Three nodes of the block in the north-west and one of that in the south-east; two that nobody else is next to.
 SITE_FILE = """
@@ -25,6 +30,10 @@ cycle_s = 1
 CELLS = [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (1, 5), (2, 5)]
 NEXT_TO_GATEWAY = {(0, 0), (1, 5)}  # the first node of each part
 LEAVES = ("halo", "up", "wave", "state", "about", "health", "down/ack", "down/cmd")
+# The listeners, by what has to be said to them first; ports above the first one.
+ABOVE = {"plain": 0, "tls": 1, "psk": 2}
+# The smallest that docs/security.md promises.
+TLS_HEAP = "36K"
 OBSERVER = Login("observer", "sees-all")
 END = "end"
 
@@ -84,8 +93,9 @@ def write_site(folder, text=SITE_FILE):
 
 
 def generate(config, port, *words):
-    """What the command does, with a listener on a port; gives the folder of mosquitto's files."""
-    command = ["broker", "config", "--config", str(config), "--port", str(port), *words]
+    """What the command does, with listeners on a port and the two above it; gives the folder of mosquitto's files."""
+    ports = ["--port", str(port), "--tls-port", str(port + ABOVE["tls"])]
+    command = ["broker", "config", "--config", str(config), *ports, *words]
     assert FINE == app(command, standalone_mode=False)
     return config.parent / "state" / "mosquitto"
 
@@ -98,7 +108,7 @@ def secrets_of(config):
 def running(folder, port):
     """A real mosquitto with generated files, to which one user is added who may do everything."""
     with (folder / "passwords").open("a") as file:
-        file.write(password_line(*OBSERVER, b"twelve bytes") + "\n")
+        file.write(password_line(OBSERVER.user, OBSERVER.password, b"twelve bytes") + "\n")
     with (folder / "acl").open("a") as file:
         file.write(f"\nuser {OBSERVER.user}\ntopic readwrite #\n")
     with (folder / "log").open("wb") as words:
@@ -133,9 +143,10 @@ class Client:
         lost: it was thrown out.
     """
 
-    def __init__(self, port, user, password, client_id=""):
+    def __init__(self, port, user, password, client_id="", authority="", psk=None):
+        """By TLS where there is an authority, through openssl where there is a key: (identity, hex)."""
         self.answer, self.seen, self.subscribed, self.acknowledged, self.lost = None, set(), 0, 0, False
-        self.user = user
+        self.user = psk[0] if psk else user
         self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
         self.paho.max_inflight_messages_set(0)
         self.paho.on_connect = lambda *given: setattr(self, "answer", given[3])
@@ -145,7 +156,15 @@ class Client:
         self.paho.on_message = lambda *given: self.seen.add((given[2].topic, decoded(given[2].payload)))
         if user:
             self.paho.username_pw_set(user, password)
-        self.paho.connect(LOOPBACK, port)
+        if authority:
+            self.paho.tls_set_context(tls_context(authority))
+        self.tunnel = None
+        if psk:
+            with socket.create_server((LOOPBACK, 0)) as entrance:
+                self.paho.connect(LOOPBACK, entrance.getsockname()[1])
+                self.tunnel = psk_tunnel(entrance, port, *psk)
+        else:
+            self.paho.connect(LOOPBACK, port)
         self.paho.loop_start()
         until(lambda: self.answer is not None or self.lost)
 
@@ -167,24 +186,52 @@ class Client:
     def close(self):
         self.paho.disconnect()
         self.paho.loop_stop()
+        if self.tunnel:
+            self.tunnel.terminate()
+            self.tunnel.wait(WAIT_S_MAX)
+
+
+def psk_tunnel(entrance, port, identity, key):
+    """openssl, which hands on to the broker, by TLS with a key, what the next connection to the entrance says."""
+    command = ["openssl", "s_client", "-quiet", "-psk_identity", identity, "-psk", key, "-tls1_2"]
+    inner, _ = entrance.accept()
+    with inner:
+        command += ["-connect", f"{LOOPBACK}:{port}"]
+        return subprocess.Popen(command, stdin=inner, stdout=inner, stderr=subprocess.DEVNULL)
 
 
 class Guarded:
     """A site with its guarded broker.
 
     Attributes:
-        port: of the broker.
+        port: of the first listener.
         passwords: by user name.
+        authority: PEM.
+        kind: of the listener for who is no observer, a key of ABOVE.
+        users: who can connect there.
     """
 
-    def __init__(self, port, known):
-        self.port, self.passwords = port, known
+    def __init__(self, port, config):
+        self.port, self.passwords, self.kind = port, secrets_of(config), "plain"
+        self.authority = certificates.load(config.parent / "state")
         self._clients = []
 
-    def client(self, user, **options):
-        password = OBSERVER.password if user == OBSERVER.user else self.passwords[user]
-        self._clients.append(Client(self.port, user, password, **options))
+    @property
+    def users(self):
+        return [user for user in self.passwords if self.kind != "psk" or user != "gateway"]
+
+    def client(self, user, client_id=""):
+        self._clients.append(self._connected(user, client_id))
         return self._clients[-1]
+
+    def _connected(self, user, client_id):
+        if user == OBSERVER.user:
+            return Client(self.port, OBSERVER.user, OBSERVER.password)
+        port, password = self.port + ABOVE[self.kind], self.passwords[user]
+        if self.kind == "psk":  # whatever is said once the key was right
+            known = psk_of(password)
+            return Client(port, "gateway", self.passwords["gateway"], client_id, psk=(user, known))
+        return Client(port, user, password, client_id, self.authority if self.kind == "tls" else "")
 
     def close(self):
         for client in self._clients:
@@ -192,12 +239,40 @@ class Guarded:
         self._clients.clear()
 
 
-def gateway_of(config, cycles):
+@contextmanager
+def guarded_site(folder, rows, cols, plain):
+    """A site of real nodes behind a guarded broker, their files as the gateway writes them.
+
+    Gives its configuration, an observer, and a function that starts some of the nodes on MicroPython with a heap.
+    """
+    require_micropython()
+    port = free_port(3)
+    config = write_site(folder, f'name = "memory"\nrows = {rows}\ncols = {cols}\ncycle_s = 1\n')
+    access = f'broker = "127.0.0.1:{port if plain else port + ABOVE["tls"]}"\nplain = {str(plain).lower()}\n'
+    config.write_text(config.read_text() + access)
+    with ExitStack() as stack:
+        stack.enter_context(running(generate(config, port), port))
+        gateway_of(config, 1)
+        nodes = config.parent / "state" / "nodes"
+        build(nodes)
+        observer = Client(port, OBSERVER.user, OBSERVER.password)
+        stack.callback(observer.close)
+        observer.subscribe(["#"])
+
+        def start(site, heap):
+            mesh = stack.enter_context(Mesh(site, NodeKind("micropython", heap), nodes))
+            mesh.start()
+            return mesh
+
+        yield config, observer, start
+
+
+def gateway_of(config, cycles, as_json=True):
     """The cycles that a gateway decides, as it prints them."""
-    command = [sys.executable, "-m", "tools.cli", "gateway", "--config", str(config), "--cycles", str(cycles), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "tools.cli", "gateway", "--config", str(config), "--cycles", str(cycles)]
+    done = subprocess.run(command + as_json * ["--json"], capture_output=True, text=True, timeout=120)
     assert 0 == done.returncode, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) if as_json else line for line in done.stdout.splitlines()]
 
 
 @contextmanager

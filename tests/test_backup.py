@@ -37,6 +37,7 @@ def make_state(folder):
             store.add_cycle(7, NOON_S + cycle, outcome_of(calm(cycle)), BASIS)
     (folder / "run").write_text("7\n")
     (folder / "passwords.json").write_text('{"gateway": "word"}')
+    (folder / "broker-ca.pem").write_text("key and certificate")
     (folder / "nodes").mkdir()
     (folder / "nodes" / "n-00-01.json").write_text('{"sensor": {"kind": "replay"}}')
     return folder
@@ -94,12 +95,12 @@ def refusal(made, folder):
 def test_what_was_saved_is_there_again_and_runs_go_on_above(state, made, tmp_path):
     manifest = backup.restore(made, tmp_path / "other", SITE)
     assert cycles_of(state) == cycles_of(tmp_path / "other")
-    for name in (keys.NAME, "passwords.json", "nodes/n-00-01.json"):
+    for name in (keys.NAME, "passwords.json", "broker-ca.pem", "nodes/n-00-01.json"):
         assert (state / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
     assert (7 + RUNS_AHEAD, None) == (manifest["run"], manifest["aside"])
     assert 7 + RUNS_AHEAD + 1 == next_run(tmp_path / "other")
     names = {path.name for path in (tmp_path / "other").iterdir()}
-    assert {FILE, keys.NAME, "passwords.json", "nodes", "run", running.LOCK} == names
+    assert {FILE, keys.NAME, "passwords.json", "broker-ca.pem", "nodes", "run", running.LOCK} == names
 
 
 def test_only_its_owner_can_read_a_backup_and_what_comes_out_of_it(made, tmp_path):

@@ -4,17 +4,20 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
 
-from gateway import broker
+from gateway import broker, certificates
 from gateway.broker import BrokerError, find_mosquitto, open_broker
+from gateway.passwords import Login
 
 ROOT = Path(__file__).resolve().parent.parent
 WAIT_S_MAX = 10.0
@@ -285,7 +288,45 @@ def test_an_ipv6_address_in_brackets_is_taken_apart():
 
 def test_a_host_that_no_one_knows_is_an_error(tmp_path):
     with pytest.raises(BrokerError, match=r"^--broker no\.invalid:1883: no such host \(.*\); start a broker"):
-        open_broker("no.invalid:1883", tmp_path)
+        open_broker("no.invalid:1883", tmp_path, plain=True)
+
+
+@pytest.mark.parametrize(("address", "plain"), [("192.0.2.1:8883", None), ("127.0.0.1:8883", False)])
+@pytest.mark.parametrize("login", [None, Login("gateway", "word")])
+def test_without_a_certificate_nothing_is_reached_that_has_to_be_encrypted(address, plain, login, tmp_path):
+    with pytest.raises(BrokerError) as caught:
+        open_broker(address, tmp_path, login, plain)
+    remedy = "make certificate and passwords with `thermesh broker config`, or write plain = true in the gateway's file"
+    assert f"--broker {address}: off the loopback the wire has to be encrypted; {remedy}" == str(caught.value)
+
+
+def test_one_that_does_not_speak_tls_is_an_error_that_names_port_and_field(stranger, tmp_path):
+    def reply(link):
+        link.recv(100)
+        link.sendall(b"\x20\x02\x00\x00")
+
+    address = stranger(reply)
+    authority = certificates.load_or_make(tmp_path, "hall").certificate_pem
+    with pytest.raises(BrokerError) as caught:
+        open_broker(address, tmp_path, Login("gateway", "word", authority), plain=False)
+    remedy = "name the port of its TLS listener, or write plain = true in the gateway's file"
+    assert f"--broker {address}: what answers there does not speak TLS; {remedy}" == str(caught.value)
+
+
+@pytest.mark.parametrize(("host", "whose"), [("127.0.0.1", "another's"), ("localhost", "ours")])
+def test_a_certificate_of_another_authority_or_host_is_an_error_that_says_what_to_run(host, whose, stranger, tmp_path):
+    ours, others = (certificates.load_or_make(tmp_path / name, "hall") for name in ("ours", "another's"))
+    certificates.write_broker(tmp_path / "broker.pem", ours if whose == "ours" else others, {"127.0.0.1"})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "broker.pem")
+
+    def reply(link):
+        with suppress(OSError):
+            context.wrap_socket(link, server_side=True).close()
+
+    address = f"{host}:{stranger(reply).split(':')[1]}"
+    with pytest.raises(BrokerError, match=r"its certificate is not for us .*; run `thermesh broker config`, and start"):
+        open_broker(address, tmp_path, Login("gateway", "word", ours.certificate_pem), plain=False)
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,29 @@
 
 import base64
 import json
+import re
 import socket
 import stat
 import subprocess
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from unittest.mock import Mock
 
 import pytest
 from broker_bench import WAIT_S_MAX, free_port, needs_mosquitto
 from guarded_bench import (
+    ABOVE,
     CELLS,
     END,
     OBSERVER,
     OF_NODES,
     SITE_FILE,
+    TLS_HEAP,
     TOPICS,
     Client,
     Guarded,
     gateway_of,
     generate,
+    guarded_site,
     may_publish,
     may_read,
     name_of,
@@ -30,18 +34,15 @@ from guarded_bench import (
     write_site,
 )
 from mesh_in_memory import make_model, make_site
-from on_micropython import require_micropython
 from real_mesh import HEAP
 
-from gateway import passwords
+from gateway import certificates, passwords
 from gateway.broker import LOOPBACK, BrokerError, open_broker
-from gateway.passwords import Login, PasswordsError
+from gateway.passwords import Login, PasswordsError, psk_of
 from gateway.site import load_site
-from tools.broker_config import ListenError, password_line
+from tools.broker_config import FILES, ListenError, password_line
 from tools.cli import FINE, app
-from tools.flash.build import build
 from tools.gateway import run_gateway
-from tools.mesh.mesh import Mesh, NodeKind
 
 NO_ADDRESS = "is no address; write one like 192.168.1.10, or a name"
 NO_PASSWORDS = ["", "[]", "{", '{"gateway": 3}', '{"gateway": "a b"}', '{"gateway": ""}', "[" * 99_999]
@@ -54,38 +55,45 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def broker_of_site(tmp_path_factory):
-    config, port = write_site(tmp_path_factory.mktemp("site")), free_port()
+    config, port = write_site(tmp_path_factory.mktemp("site")), free_port(3)
     folder = generate(config, port)
     with running(folder, port):
-        yield Guarded(port, secrets_of(config))
+        yield Guarded(port, config)
 
 
 @pytest.fixture
-def guarded(broker_of_site):
+def guarded(broker_of_site, request):
+    broker_of_site.kind = getattr(request, "param", "plain")
     yield broker_of_site
     broker_of_site.close()
+
+
+on_each_listener = pytest.mark.parametrize("guarded", ABOVE, indirect=True)
 
 
 # Who may do what
 
 
 @needs_mosquitto
+@on_each_listener
 def test_of_all_users_and_topics_exactly_what_the_table_allows_can_be_published(guarded):
     assert set(guarded.passwords) == {"gateway", *(name_of(*cell) for cell in CELLS)}
     observer = guarded.client(OBSERVER.user)
     observer.subscribe(["#"])
-    for user in guarded.passwords:
+    for user in guarded.users:
         guarded.client(user).publish([(topic, user) for topic in TOPICS])
     observer.publish([(END, END)])
     observer.wait_for((END, END))  # behind all that was let through
-    assert may_publish() == {(user, topic) for topic, user in observer.seen} - {(END, END)}
+    allowed = {(user, topic) for user, topic in may_publish() if user in guarded.users}
+    assert allowed == {(user, topic) for topic, user in observer.seen} - {(END, END)}
 
 
 @needs_mosquitto
+@on_each_listener
 @pytest.mark.parametrize("retained", [False, True])
 def test_of_all_users_and_topics_exactly_what_the_table_allows_can_be_read(guarded, retained):
     observer = guarded.client(OBSERVER.user)
-    clients = [guarded.client(user) for user in guarded.passwords]
+    clients = [guarded.client(user) for user in guarded.users]
     if retained:
         observer.publish([(topic, "said") for topic in TOPICS], retain=True)
     for client in clients:
@@ -98,7 +106,7 @@ def test_of_all_users_and_topics_exactly_what_the_table_allows_can_be_read(guard
         client.wait_for((last, END))
     seen = {(client.user, topic) for client in clients for topic, payload in client.seen if payload == "said"}
     observer.publish([(topic, "") for topic in TOPICS], retain=True)
-    assert may_read() == seen
+    assert {(user, topic) for user, topic in may_read() if user in guarded.users} == seen
     assert set() == {topic for client in clients for topic, _ in client.seen if topic.startswith("$")}
 
 
@@ -129,19 +137,42 @@ def leave_a_will(guarded, user, topic):
     ("user", "password"),
     [("n-00-00", "wrong"), ("n-00-00", ""), ("n-00-00", None), ("n-00-01", "x"), ("", ""), ("n-00-00", "of n-00-02")],
 )
-def test_without_the_right_password_nobody_is_let_in(guarded, user, password):
+@pytest.mark.parametrize("listener", ["plain", "tls"])
+def test_without_the_right_password_nobody_is_let_in(guarded, listener, user, password):
     password = guarded.passwords["n-00-02"] if password == "of n-00-02" else password
-    client = Client(guarded.port, user, password)
+    authority = guarded.authority if listener == "tls" else ""
+    client = Client(guarded.port + ABOVE[listener], user, password, authority=authority)
     client.close()
     assert "Not authorized" == str(client.answer)
 
 
 @needs_mosquitto
+@pytest.mark.parametrize(
+    ("user", "of"), [("n-00-00", "nobody"), ("n-00-00", "n-00-02"), ("gateway", "gateway"), ("n-00-01", "n-00-00")]
+)
+def test_without_the_right_key_nobody_is_let_in(guarded, user, of):
+    password = guarded.passwords.get(of, "")
+    client = Client(guarded.port + ABOVE["psk"], user, password, psk=(user, psk_of(password)))
+    client.close()
+    assert (None, True) == (client.answer, client.lost)
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("listener", ["tls", "psk"])
+def test_a_listener_for_tls_hears_nothing_that_is_not_encrypted(guarded, listener):
+    client = Client(guarded.port + ABOVE[listener], "n-00-00", guarded.passwords["n-00-00"])
+    client.close()
+    assert (None, True) == (client.answer, client.lost)
+
+
+@needs_mosquitto
+@on_each_listener
 def test_nobody_is_thrown_out_by_who_takes_its_client_id(guarded):
     first = guarded.client("n-00-00", client_id="memory-n-00-00")
     first.subscribe(["tm/1/memory/cycle"])
     second = guarded.client("n-00-02", client_id="memory-n-00-00")
     second.publish([("tm/1/memory/n/n-00-02/up", "x")])
+    guarded.kind = "plain" if guarded.kind == "psk" else guarded.kind
     guarded.client("gateway", client_id="n-00-00").publish([("tm/1/memory/cycle", "beacon")])
     first.wait_for(("tm/1/memory/cycle", "beacon"))
     assert not first.lost
@@ -160,7 +191,7 @@ def test_mosquittos_own_tool_writes_the_same_line_for_the_same_salt(tmp_path):
 
 @needs_mosquitto
 def test_mosquitto_takes_the_files_for_a_site_of_one_node_in_a_folder_with_blanks(tmp_path):
-    config, port = write_site(tmp_path, 'name = "hut"\nrows = 1\ncols = 1\n'), free_port()
+    config, port = write_site(tmp_path, 'name = "hut"\nrows = 1\ncols = 1\n'), free_port(3)
     generate(config, port, "--out", str(tmp_path / "a b  c"))
     with running(tmp_path / "a b  c", port):
         client = Client(port, "n-00-00", secrets_of(config)["n-00-00"])
@@ -170,10 +201,10 @@ def test_mosquitto_takes_the_files_for_a_site_of_one_node_in_a_folder_with_blank
 
 def test_a_second_run_keeps_every_password_and_every_line(config):
     folder = generate(config, 1883)
-    before = {file.name: file.read_bytes() for file in [*folder.iterdir(), folder.parent / passwords.NAME]}
+    before = {file.name: file.read_bytes() for file in folder.parent.rglob("*") if file.is_file()}
     generate(config, 1883)
-    assert before == {file.name: file.read_bytes() for file in [*folder.iterdir(), folder.parent / passwords.NAME]}
-    assert {"mosquitto.conf", "acl", "passwords", "passwords.json"} == set(before)
+    assert before == {file.name: file.read_bytes() for file in folder.parent.rglob("*") if file.is_file()}
+    assert {*FILES, "passwords.json", "broker-ca.pem"} == set(before)
 
 
 def test_each_user_has_a_password_of_its_own_that_only_the_owner_of_the_files_can_read(config):
@@ -181,7 +212,8 @@ def test_each_user_has_a_password_of_its_own_that_only_the_owner_of_the_files_ca
     assert {"gateway", *(name_of(*cell) for cell in CELLS)} == set(secrets_of(config))
     assert len(CELLS) + 1 == len(set(secrets_of(config).values()))
     assert {32} == {len(password) for password in secrets_of(config).values()}
-    files = folder / "passwords", folder.parent / passwords.NAME
+    files = [folder / name for name in ("passwords", "psk", "broker.pem")]
+    files += [folder.parent / name for name in (passwords.NAME, certificates.NAME)]
     assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in files}
 
 
@@ -225,19 +257,26 @@ def test_a_node_that_left_the_site_is_let_in_no_more_and_comes_back_with_its_pas
 
 
 @pytest.mark.parametrize(
-    ("words", "listener"),
-    [((), "127.0.0.1:1883"), (("--listen", "192.168.1.10"), "192.168.1.10:1883"), (("--listen", "::1"), "[::1]:1883")],
+    ("words", "tls", "psk", "plain"),
+    [
+        ((), "127.0.0.1:1884", "127.0.0.1:1885", "127.0.0.1:1883"),
+        (("--listen", "192.168.1.10"), "192.168.1.10:1884", "192.168.1.10:1885", "127.0.0.1:1883"),
+        (("--listen", "192.168.1.10", "--plain"), "192.168.1.10:1884", "192.168.1.10:1885", "192.168.1.10:1883"),
+        (("--listen", "::1", "--plain"), "[::1]:1884", "[::1]:1885", "[::1]:1883"),
+    ],
 )
-def test_the_answer_says_in_one_line_where_it_listens_and_that_nothing_is_encrypted(config, capsys, words, listener):
+def test_the_answer_says_where_it_listens_and_what_is_not_encrypted(config, capsys, words, tls, psk, plain):
     folder = generate(config, 1883, *words)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not encrypted" in line]
-    assert line.startswith(f"{listener}: the listener is not encrypted: whoever hears the wire reads passwords")
-    assert ("use a wire that you trust" in line) == (listener == "192.168.1.10:1883")
+    told = [line for line in capsys.readouterr().out.splitlines() if "TLS" in line or "not encrypted" in line]
+    assert [tls, psk, plain] == [line.split(": ")[0] for line in told]
+    exposed = plain.startswith("192")
+    assert exposed == ("whoever hears the wire reads passwords and readings; use one that you trust" in told[-1])
+    assert exposed == ("on the loopback only" not in told[-1])
     generate(config, 1883, *words, "--json")
     facts = json.loads(capsys.readouterr().out)
-    assert (listener, False, line) == (facts["listener"], facts["encrypted"], f"{listener}: {facts['warning']}")
-    address = words[1] if words else "127.0.0.1"
-    assert f"\nlistener 1883 {address}\n" in (folder / "mosquitto.conf").read_text()
+    assert (tls, psk, plain, exposed) == tuple(facts[name] for name in ("tls", "psk", "plain", "exposed"))
+    found = re.findall("^listener ([0-9]+) (.*)$", (folder / "mosquitto.conf").read_text(), re.MULTILINE)
+    assert [plain, tls, psk] == [f"[{where}]:{port}" if ":" in where else f"{where}:{port}" for port, where in found]
     assert f"mosquitto -c {folder}/mosquitto.conf" == facts["start"]
 
 
@@ -248,6 +287,7 @@ def test_the_answer_says_in_one_line_where_it_listens_and_that_nothing_is_encryp
         (("--listen", "a b"), f"--listen 'a b': {NO_ADDRESS}"),
         (("--listen", "x\nuser root"), rf"--listen 'x\nuser root': {NO_ADDRESS}"),
         (("--listen", ""), f"--listen '': {NO_ADDRESS}"),
+        (("--tls-port", "1882"), "--port 1883: --tls-port takes 1882 and 1883; write another one"),
         (("--out", "new\nline"), "mosquitto reads no such name; name another folder"),
         (("--out", "site.toml"), "site.toml: File exists; name a folder that can be written"),
     ],
@@ -257,7 +297,7 @@ def test_what_cannot_be_written_names_option_value_and_remedy(config, monkeypatc
     with pytest.raises((ListenError, PasswordsError)) as caught:
         generate(config, 1883, *words)
     assert line in str(caught.value)
-    assert str(caught.value).startswith(words[0])
+    assert str(caught.value).startswith(("--listen", "--out", "--port", "--renew"))
     assert 1 == len(str(caught.value).splitlines())
 
 
@@ -296,9 +336,10 @@ def test_a_gateway_that_is_refused_is_told_why_and_what_to_do(guarded, login, re
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_the_gateway_uses_passwords_unless_the_broker_is_its_own(config, monkeypatch, own):
+def test_the_gateway_and_nodes_use_what_the_broker_was_reached_with(config, monkeypatch, own):
     generate(config, 1883)
-    outside, links = Mock(host="host", port=1, own=own), []
+    asked = None if own else Login("gateway", "word")
+    outside, links = Mock(host="host", port=1, login=asked, encryption="none"), []
     outside.name = "none"
     monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
     monkeypatch.setattr("tools.gateway.open_broker", lambda *_: nullcontext(outside))
@@ -306,7 +347,7 @@ def test_the_gateway_uses_passwords_unless_the_broker_is_its_own(config, monkeyp
     monkeypatch.setattr("gateway.service.serve", lambda *_: None)
     run_gateway(config, 1, False, lambda _name: lambda *_: None)
     known = secrets_of(config)
-    assert [("host", 1, "memory", None if own else ("gateway", known["gateway"]))] == links
+    assert [("host", 1, "memory", asked)] == links
     files = [config.parent / "state" / "nodes" / f"{name_of(*cell)}.json" for cell in CELLS]
     written = [json.loads(file.read_text())["password"] for file in files]
     assert written == ["" if own else known[name_of(*cell)] for cell in CELLS]
@@ -323,30 +364,42 @@ def test_a_gateway_whose_site_has_got_a_node_without_a_password_says_what_to_run
 
 @needs_mosquitto
 @pytest.mark.slow
-def test_real_nodes_and_a_gateway_pass_cycles_and_new_filters_on_through_a_guarded_broker(tmp_path):
+@pytest.mark.parametrize("plain", [True, False])
+def test_real_nodes_and_a_gateway_pass_cycles_and_new_filters_on_through_a_guarded_broker(tmp_path, plain):
     """What they need is allowed: files as the gateway writes them, both runtimes, a wave to its end."""
-    require_micropython()
-    port = free_port()
-    config = write_site(tmp_path, 'name = "memory"\nrows = 1\ncols = 3\ncycle_s = 1\n')
-    config.write_text(config.read_text() + f'broker = "127.0.0.1:{port}"\n')
-    with ExitStack() as stack:
-        stack.enter_context(running(generate(config, port), port))
-        gateway_of(config, 1)
+    with guarded_site(tmp_path, 1, 3, plain) as (config, observer, start):
         nodes = config.parent / "state" / "nodes"
-        build(nodes)
-        mesh = stack.enter_context(Mesh(make_site(1, 2), NodeKind("micropython", HEAP), nodes))
-        mesh.start()
-        stack.enter_context(on_cpython(nodes / "n-00-02.json"))
-        observer = Client(port, *OBSERVER)
-        stack.callback(observer.close)
-        observer.subscribe(["#"])
-        for cell in ((0, 0), (0, 1), (0, 2)):
-            observer.wait_for((OF_NODES[cell, "state"], "ready"))
-        assert FINE == app(["filters", "push", "--config", str(config), "--json"], standalone_mode=False)
-        cycles = gateway_of(config, 12)
+        mesh = start(make_site(1, 2), HEAP if plain else TLS_HEAP)
+        with on_cpython(nodes / "n-00-02.json"):
+            for cell in ((0, 0), (0, 1), (0, 2)):
+                observer.wait_for((OF_NODES[cell, "state"], "ready"))
+            assert FINE == app(["filters", "push", "--config", str(config), "--json"], standalone_mode=False)
+            cycles = gateway_of(config, 12)
         assert [] == mesh.problems()
-    said = {topic for topic, _ in observer.seen}
+        said = {topic for topic, _ in observer.seen}
+        facts = {topic: json.loads(payload) for topic, payload in observer.seen if topic.endswith("/about")}
     leaves = ("halo", "up", "wave", "state", "about")
     assert {OF_NODES[(0, col), leaf] for col in range(3) for leaf in leaves} <= said
     whole = [cycle for cycle in cycles if not any(None in row for row in cycle["features"])]
     assert 2 in [cycle["filter_version"] for cycle in whole]
+    how = ["none"] * 3 if plain else ["psk", "psk", "certificate"]
+    assert how == [facts[OF_NODES[(0, col), "about"]]["encryption"] for col in range(3)]
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_25_micropython_nodes_with_keys_run_exact_cycles_and_one_with_a_wrong_key_takes_no_part(tmp_path):
+    with guarded_site(tmp_path, 2, 13, plain=False) as (config, observer, start):
+        stranger = config.parent / "state" / "nodes" / "n-01-12.json"
+        stranger.write_text(json.dumps(json.loads(stranger.read_text()) | {"psk": "0" * 64}))
+        mesh = start(make_site(2, 13), TLS_HEAP)
+        for cell in make_site(2, 13, [(1, 12)]).cells:
+            observer.wait_for((f"tm/1/memory/n/{name_of(*cell)}/state", "ready"))
+        lines = gateway_of(config, 6, as_json=False)
+        assert [] == mesh.problems()
+        assert set() == {topic for topic, _ in observer.seen if "n-01-12" in topic}
+    found = [re.search(r"(\d+) nodes?, \d+ late, (\d+) of (\d+) features exact", line).groups() for line in lines]
+    nodes, equal, compared = zip(*((int(a), int(b), int(c)) for a, b, c in found), strict=True)
+    assert equal == compared
+    assert (25, 6) == (max(nodes), len(nodes))
+    assert max(compared) > 0

@@ -62,6 +62,11 @@ def test_what_is_written_counts(written):
     assert Timing(60_000, 100, 200, 300) == found.timing
 
 
+@pytest.mark.parametrize(("line", "plain"), [("", None), ("plain = true\n", True), ("plain = false\n", False)])
+def test_whether_the_broker_is_reached_without_tls_may_stay_open(written, line, plain):
+    assert plain is load_config(written('site = "site.toml"\n' + line)).plain
+
+
 def test_copies_take_two_exchanges_more(written):
     text = 'site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = '
     assert [0, 2] == [load_config(written(text + copies)).copies for copies in "02"]
@@ -130,8 +135,8 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ('site = "site.toml"\nspec = "ring"', "spec: 'ring' is none; write seed, lean or zone"),
         (
             'site = "site.toml"\ncolour = 1',
-            "colour: is no field of this file; fields are broker, decision, event, learning, mode, site, spec, state, "
-            "store, timing",
+            "colour: is no field of this file; fields are broker, decision, event, learning, mode, plain, site, spec, "
+            "state, store, timing",
         ),
         ('site = "site.toml"\ntiming = 3', "timing: is no table; write [timing]"),
         (
@@ -140,6 +145,7 @@ def test_written_times_that_do_not_fit_are_named_beside_the_period(written, time
         ),
         ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = 5', "event.copies: 5 is not in 0..4"),
         ('site = "site.toml"\nspec = "zone"\nmode = "event"\n[event]\ncopies = -1', "event.copies: -1 is not in 0..4"),
+        ('site = "site.toml"\nplain = "no"', "plain: 'no' is not true or false"),
         (timing_of({"gather_ms": 0}), "timing.gather_ms: 0 is not in 1..65535"),
         (timing_of({"gather_ms": "true"}), "timing.gather_ms: True is no number"),
         (

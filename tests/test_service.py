@@ -252,7 +252,7 @@ def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch,
     copies = 2 * (mode == "event")
     text = f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n[event]\ncopies = {copies}\n'
     (tmp_path / "gateway.toml").write_text(text)
-    outside = Mock(host="host", port=1)
+    outside = Mock(host="host", port=1, login=None, encryption="none")
     outside.name = "none"
     monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
     for name in ("open_broker", "Link"):

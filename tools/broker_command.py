@@ -16,10 +16,14 @@ def broker_config(
     out: Annotated[
         Path | None, typer.Option(help="Folder for mosquitto's files; default: mosquitto/ in the state folder.")
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port to listen on.")] = 1883,
-    listen: Annotated[
-        str, typer.Option(help="Address to listen on; passwords go over it as they are.")
-    ] = "127.0.0.1",
+    listen: Annotated[str, typer.Option(help="Address to listen on for TLS.")] = "127.0.0.1",
+    tls_port: Annotated[
+        int, typer.Option(min=1, max=65534, help="TCP port for TLS with a certificate; the next one for keys.")
+    ] = 8883,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port for what is not encrypted.")] = 1883,
+    plain: Annotated[
+        bool, typer.Option(help="Listen there too for what is not encrypted, not on the loopback only.")
+    ] = False,
     renew: Annotated[str | None, typer.Option(help="A node, or gateway, that gets a new password.")] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -28,7 +32,8 @@ def broker_config(
     Passwords that exist stay, so that nodes in the field stay in. They lie in the gateway's state folder; the gateway
     uses its own and writes each node's into the node's file when it starts.
     """
-    from tools.broker_config import Listener, lines, write_config
+    from tools.broker_config import Listeners, lines, write_config
 
-    print_answer(write_config(config, out, Listener(listen, port), renew), as_json, lines)
+    listeners = Listeners(listen, port, tls_port, plain)
+    print_answer(write_config(config, out, listeners, renew), as_json, lines)
     return FINE

@@ -3,14 +3,15 @@
 import json
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import keys, passwords, running, service
-from gateway.broker import open_broker
+from gateway import certificates, keys, passwords, running, service
+from gateway.broker import LOOPBACKS, Broker, open_broker
 from gateway.config import MODES, GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
@@ -70,13 +71,13 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
         active = _model_in_force(store, config, key, stage)
         log.info("%s: cycles, decisions, models and labels", store.path)
         known = passwords.load(config.state, config.site)
-        login = Login(passwords.GATEWAY, known[passwords.GATEWAY]) if known else None
-        broker = stack.enter_context(open_broker(config.broker, config.state / "broker", login))
-        if broker.own:  # it asks nobody
-            known, login = {}, None
-        link = stack.enter_context(Link(broker.host, broker.port, config.site.name, login))
-        log.info("site %s, run %d, broker %s at %s:%d", config.site.name, run, broker.name, broker.host, broker.port)
-        _write_nodes(config, Access(broker.host, broker.port, known), active.filter_set, key)
+        login = None
+        if known:
+            login = Login(passwords.GATEWAY, known[passwords.GATEWAY], certificates.load(config.state))
+        broker = stack.enter_context(open_broker(config.broker, config.state / "broker", login, config.plain))
+        link = stack.enter_context(Link(broker.host, broker.port, config.site.name, broker.login))
+        log.info("site %s, run %d, broker %s", config.site.name, run, _broker_line(broker))
+        _write_nodes(config, access_to(broker, known), active.filter_set, key)
         gateway = Gateway(config.site, active.model, config.timing, run, config.limits)
         gateway.mode, gateway.copies = MODES[config.mode], config.copies
         gateway.received = Received(store.reporters())
@@ -96,6 +97,20 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
 
         beside = service.Beside(shown, look)
         service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
+
+
+def access_to(broker: Broker, known: Mapping[str, str]) -> Access:
+    """How nodes get to the broker that the gateway has reached; `known`: passwords by user name."""
+    if broker.login is None:  # it asks nobody
+        return Access(broker.host, broker.port)
+    return Access(broker.host, broker.port, known, broker.login.authority)
+
+
+def _broker_line(broker: Broker) -> str:
+    where = f"{broker.name} at {broker.host}:{broker.port}"
+    if broker.encryption != "none":
+        return f"{where}, encrypted"
+    return f"{where}, on the loopback" if broker.host in LOOPBACKS else f"{where}, NOT ENCRYPTED"
 
 
 def _follow(path: Path, config: GatewayConfig) -> None:

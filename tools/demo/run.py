@@ -101,7 +101,7 @@ class Demo:
                 results = self._open_results(stack)
             with self._clock.part("start"):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-")))
-                broker = stack.enter_context(open_broker(self.options.broker, folder))
+                broker = stack.enter_context(open_broker(self.options.broker, folder, plain=True))
                 site = self.plan.site if broker.own else only_ours(self.plan.site)
                 link = stack.enter_context(Link(broker.host, broker.port, site.name))
                 gateway = self._make_gateway(site)

@@ -34,6 +34,7 @@ ENTRIES = {
     "change": {"Change"},
     "event": {"Event"},
     "watch": {"Watch"},
+    "encryption": {"Tls", "psk_context", "certificate_context"},
     "sensor_ds18b20": {"Ds18b20"},
     "sensor_offset": {"Offset"},
     "sensor_replay": {"Replay"},
@@ -49,6 +50,7 @@ LASTING = ("link", "layerwise", "change", "event", "watch")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 EXPORTS = {"prepare", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"}
 EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Ds18b20", "Offset", "Replay", "Simulated"}
+EXPORTS |= {"Tls", "psk_context", "certificate_context"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
     "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current", "tell_gateway", "fault"}
@@ -57,6 +59,7 @@ METHODS = {
     "change": {"begin", "feed", "step"},
     "event": {"begin", "feed", "step", "take_word", "differs", "abnormal"},
     "watch": {"open_cycle", "challenge", "take"},
+    "encryption": {"secured", "send_some"},
     "sensor_ds18b20": {"read"},
     "sensor_offset": {"read"},
     "sensor_replay": {"read"},

@@ -59,4 +59,5 @@ def foreign_names(body: list[ast.stmt]) -> set[str]:
         if isinstance(statement, ast.Import):
             objects += [__import__(a.name) for a in statement.names if a.name in sys.stdlib_module_names]
     names = {"readinto", "write", "mem_alloc", "mem_free", "ticks_ms", "viper", "name", "_machine"}
+    names |= {"verify_mode", "psk_identity", "psk_key"}
     return names.union(*(dir(each) for each in objects))

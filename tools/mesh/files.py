@@ -6,19 +6,29 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.passwords import psk_of
 from gateway.site import Cell, Site
 from protocol.grid import node_name
 
 FILTERS_SUFFIX = ".filters"
 KEEPALIVE_S = 60
+# The broker's listener for keys, above the one that shows a certificate.
+PSK_PORT_ABOVE = 1
 
 
 class Access(NamedTuple):
-    """How nodes get to the broker: where it is, as they reach it, and by name the password of each that has one."""
+    """How nodes get to the broker.
+
+    Attributes:
+        host, port: where it is, as they reach it.
+        passwords: by name, of each node that has one.
+        authority: who has signed the broker's certificate, PEM; "": no TLS.
+    """
 
     host: str
     port: int
     passwords: Mapping[str, str] = MappingProxyType({})
+    authority: str = ""
 
 
 def write_node_files(
@@ -59,6 +69,9 @@ def write_node_files(
             "password": access.passwords.get(name, ""),
             "sensor": sensors[row, col],
         }
+        if access.authority:  # what a node's runtime can use of the two
+            psk = {"psk": psk_of(access.passwords[name]), "psk_port": access.port + PSK_PORT_ABOVE}
+            config |= {"ca": access.authority, **psk}
         file = folder / f"{name}.json"
         if config["password"]:
             file.touch(0o600)
