@@ -10,9 +10,9 @@
     next_to_gateway  true where the gateway hands its filter sets to this node
     password    at the broker, where the node's name is its user name: up to 64 printable ASCII characters without
                 spaces; "" or no such field: the node connects without
-    ca          certificate, in PEM, that has to have signed the broker's: then the node connects by TLS
-    psk         64 hex digits: a key that the broker shares with this node alone, for TLS on MicroPython instead of `ca`
-    psk_port    the broker's port for `psk`
+    ca          certificate, in PEM, that has to have signed the broker's, for TLS on CPython
+    psk         64 hex digits: a key that the broker shares with this node alone, for TLS on MicroPython
+    psk_port    the broker's port for that; without `ca` and `psk` the node connects without TLS
     sensor      {"kind": ..., and what that driver needs: SETTINGS of firmware/reading.py}; "offset_ccel", -1000..1000,
                 is added to each reading, 0 where it is not there
 """
@@ -88,7 +88,7 @@ def _check_tls(config: dict) -> None:
         if not isinstance(config.get(name, ""), str):
             raise ValueError(name + ": is not " + _WORDS[str])
     if not _is_key(config.get("psk", "")):
-        raise ValueError("psk: is not 64 hex digits; copy it from a file that the gateway wrote")
+        raise ValueError("psk: is not 64 hex digits; copy it from the gateway's file")
     if config.get("psk"):
         _check_fields(config, {"psk_port": _FIELDS["port"]}, "")
 

@@ -1,8 +1,7 @@
 """TLS for a node's connection: a module of its own, for only nodes whose file asks for it have room to give.
 
-A node on MicroPython and its broker share a key (TLS-PSK, RFC 4279); on CPython, and where a node has no such key, the
-broker shows a certificate. One kind of cipher is all that either offers, so a broker without the key, or without the
-certificate, gets no further than the handshake.
+A node on MicroPython shares a key with its broker (TLS-PSK, RFC 4279); to one on CPython the broker shows a
+certificate. Whoever has neither gets no further than the handshake.
 """
 
 import errno
@@ -11,19 +10,19 @@ import sys
 if sys.implementation.name == "micropython":
     import tls
 
-    def psk_context(identity: str, key: bytes):
-        """Settings for a connection to who knows the key, 1..32 bytes; nobody shows a certificate."""
-        context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-        context.verify_mode = tls.CERT_NONE
-        context.set_ciphers(["TLS-PSK-WITH-AES-128-GCM-SHA256"])
-        context.psk_identity, context.psk_key = identity, key
-        return context
+    def open_tls(name: str, settings: dict) -> tuple:
+        """How a node of some name connects: (Tls, port, the word for it).
 
-    def certificate_context(authority: str):
-        """Settings for a connection to who shows a certificate that the authority (PEM) has signed."""
+        Raises:
+            ValueError: its file has nothing that this runtime can use; one line.
+        """
+        if not settings.get("psk"):
+            raise ValueError("psk: is missing; on MicroPython ca is not enough, copy both from the gateway's file")
         context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=authority.encode() + b"\0")
-        return context
+        context.verify_mode = tls.CERT_NONE  # nobody is asked for one: no other kind of cipher is offered
+        context.set_ciphers(["TLS-PSK-WITH-AES-128-GCM-SHA256"])
+        context.psk_identity, context.psk_key = name, bytes.fromhex(settings["psk"])
+        return Tls(context, settings["host"]), settings["psk_port"], "psk"
 else:
     import ssl
 
@@ -50,15 +49,16 @@ else:
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 raise BlockingIOError(errno.EAGAIN, "not yet") from None
 
-    def psk_context(identity: str, key: bytes):
-        """As above, where this Python can; none before 3.13 does."""
-        raise ValueError("psk: only MicroPython nodes connect with one; write ca too, as the gateway does")
-
-    def certificate_context(authority: str):
+    def open_tls(_name: str, settings: dict) -> tuple:
         """As above."""
-        context = ssl.create_default_context(cadata=authority)
+        if not settings.get("ca"):
+            raise ValueError("ca: is missing; on CPython psk is not enough, copy both from the gateway's file")
+        try:
+            context = ssl.create_default_context(cadata=settings["ca"])
+        except (OSError, ValueError):
+            raise ValueError("ca: is no certificate in PEM; copy it from the gateway's file") from None
         context.sslsocket_class = _Patient
-        return context
+        return Tls(context, settings["host"]), settings["port"], "certificate"
 
 
 class Tls:
@@ -69,7 +69,7 @@ class Tls:
     """
 
     def __init__(self, context, host: str):
-        """`context`: from one of the two above; `host`: whose certificate it has to be."""
+        """`host`: whose certificate it has to be."""
         self.waits = False
         self._context = context
         self._host = host

@@ -41,9 +41,13 @@ def prepare(path: str) -> tuple:
     topics = said_topics(site, row, col)
     about_topic = topics.pop()
     topics.append(topic.nodes(site))
-    tls, port, word = open_tls(settings)
+    name, tls, port, word = node_name(row, col), None, settings["port"], "none"
+    if settings.get("psk") or settings.get("ca"):
+        from firmware import encryption
+
+        tls, port, word = encryption.open_tls(name, settings)
     facts = json.dumps(about(boot, filters[0].version, word))
-    name, password = node_name(row, col), settings.get("password", "")
+    password = settings.get("password", "")
     login = (name, password) if password else ()
     waves = [topic.wave(site)] if settings["next_to_gateway"] else []
     session = (
@@ -55,26 +59,6 @@ def prepare(path: str) -> tuple:
     address = settings["host"], port
     names = [name.encode() for name in topics]
     return (row, col, exists), address, tls, session, names, boot, open_sensor(settings["sensor"]), filters
-
-
-def open_tls(settings: dict) -> tuple:
-    """How a node connects: (Tls or None, port, the word for it: "psk", "certificate" or "none").
-
-    Raises:
-        ValueError: key or certificate cannot be used here; one line.
-    """
-    host, psk, ca = settings["host"], settings.get("psk", ""), settings.get("ca", "")
-    if not psk and not ca:
-        return None, settings["port"], "none"
-    from firmware import encryption
-
-    if psk and (sys.implementation.name == "micropython" or not ca):
-        context = encryption.psk_context(node_name(settings["row"], settings["col"]), bytes.fromhex(psk))
-        return encryption.Tls(context, host), settings["psk_port"], "psk"
-    try:
-        return encryption.Tls(encryption.certificate_context(ca), host), settings["port"], "certificate"
-    except (OSError, ValueError):
-        raise ValueError("ca: is no certificate in PEM; copy it from a file that the gateway wrote")
 
 
 def prepare_filters(path: str, site: str, key: bytes) -> tuple:

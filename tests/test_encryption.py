@@ -1,16 +1,38 @@
 """A node's TLS: nothing is lost or said twice where a socket is slow, nothing is left over, nobody else is believed."""
 
 import ssl
+import threading
 
 import pytest
 from broker_bench import WAIT_S_MAX, until
 from link_bench import CONNACK, SUBACK, Bench, listening
+from on_micropython import run
 
 from firmware import encryption, start
 from gateway import certificates
 from gateway.broker import LOOPBACK
+from tools.rig.interpreter import InterpreterError
 
 TOPIC = b"tm/1/memory/cycle"
+SETTINGS = {"host": LOOPBACK, "port": 1}
+# On MicroPython: a node that would say something as soon as it may.
+SPEAK = """
+import select, socket
+from firmware import encryption
+tls, port, _ = encryption.open_tls("n-00-00", %r)
+raw = socket.socket()
+raw.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+raw.setblocking(False)
+secured = tls.secured(raw)
+poller = select.poll()
+poller.register(raw, select.POLLIN)
+try:
+    while not tls.send_some(bytearray(b"hello")):
+        poller.poll()
+    print("said")
+except OSError:
+    print("refused")
+"""
 
 
 class Slow:
@@ -143,12 +165,37 @@ def test_a_node_says_nothing_before_it_knows_whom_it_speaks_to_and_does_not_spin
         bench.until(bench.is_off)
 
 
-def test_a_key_alone_is_refused_where_the_runtime_can_do_nothing_with_it():
-    settings = {"host": "host", "port": 1, "psk": "0" * 64, "psk_port": 2, "row": 0, "col": 0}
-    with pytest.raises(ValueError, match="psk: only MicroPython nodes connect with one; write ca too"):
-        start.open_tls(settings)
+def test_a_node_without_what_its_runtime_needs_is_told():
+    key, certificate = {"psk": "0" * 64, "psk_port": 2}, {"ca": "certificate"}
+    assert "ca: is missing; on CPython psk is not enough, copy both from the gateway's file" == refusal(key)
+    assert "ca: is no certificate in PEM; copy it from the gateway's file" == refusal(certificate)
+    script = f"from firmware import encryption\nencryption.open_tls('n-00-00', {SETTINGS | certificate})"
+    with pytest.raises(InterpreterError, match="psk: is missing; on MicroPython ca is not enough, copy both from the "):
+        run(script)
 
 
-def test_what_is_no_certificate_is_refused():
-    with pytest.raises(ValueError, match="ca: is no certificate in PEM; copy it from a file that the gateway wrote"):
-        start.open_tls({"host": "host", "port": 1, "ca": "certificate"})
+def refusal(change):
+    with pytest.raises(ValueError, match="copy") as caught:
+        encryption.open_tls("n-00-00", SETTINGS | change)
+    return str(caught.value)
+
+
+def test_a_node_with_a_key_speaks_to_nobody_who_shows_a_certificate_instead(tmp_path, authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "broker.pem")
+    refusals = []
+
+    def serve(listener):
+        raw, _ = listener.accept()
+        try:
+            context.wrap_socket(raw, server_side=True)
+        except ssl.SSLError as error:
+            refusals.append(error.reason)
+
+    with listening() as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        settings = SETTINGS | {"ca": authority, "psk": "0" * 64, "psk_port": listener.getsockname()[1]}
+        said = run(SPEAK % settings)
+        server.join()
+    assert (["NO_SHARED_CIPHER"], "refused") == (refusals, said.strip())

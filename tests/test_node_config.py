@@ -75,7 +75,7 @@ WRONG = [
     ),
     ({"ca": 7}, "ca: is not a text in quotes"),
     ({"psk": 7}, "psk: is not a text in quotes"),
-    ({"psk": "ab"}, "psk: is not 64 hex digits; copy it from a file that the gateway wrote"),
+    ({"psk": "ab"}, "psk: is not 64 hex digits; copy it from the gateway's file"),
     ({"psk": "0" * 64}, "psk_port: is missing; write a whole number in 1..65535"),
     ({"psk": "0" * 64, "psk_port": 0}, "psk_port: 0 is not a whole number in 1..65535"),
     ({"site": "Hall"}, "site name 'Hall': write 1 to 32 of a-z, 0-9, '-' and '_'"),

@@ -34,7 +34,7 @@ ENTRIES = {
     "change": {"Change"},
     "event": {"Event"},
     "watch": {"Watch"},
-    "encryption": {"Tls", "psk_context", "certificate_context"},
+    "encryption": {"open_tls"},
     "sensor_ds18b20": {"Ds18b20"},
     "sensor_offset": {"Offset"},
     "sensor_replay": {"Replay"},
@@ -49,8 +49,7 @@ takes from link what both need.
 LASTING = ("link", "layerwise", "change", "event", "watch")
 """Those that stay, and so leave their cold functions out; the others are forgotten again, or hold but a few."""
 EXPORTS = {"prepare", "start_node", "load_cold", "run_cold", "i16", "member_reading", "centred", "convolve"}
-EXPORTS |= {"Link", "Layerwise", "Change", "Event", "Watch", "Ds18b20", "Offset", "Replay", "Simulated"}
-EXPORTS |= {"Tls", "psk_context", "certificate_context"}
+EXPORTS |= {"open_tls", "Link", "Layerwise", "Change", "Event", "Watch", "Ds18b20", "Offset", "Replay", "Simulated"}
 """Those that bundles alone use, so that they may have other names."""
 METHODS = {
     "link": {"feed", "step", "send", "go", "header", "enter", "abstain_unless_current", "tell_gateway", "fault"}
