@@ -144,6 +144,9 @@ def _is_sound(found: dict[str, Any]) -> bool:
         numbers += [count for kinds in found.get("faults", {}).values() for count in kinds.values()]
         texts = [*(node["phase"] for node in nodes), rollout["state"], learning["state"], learning["last"]]
         texts.append(store["fault"])
+        encryption = found.get("encryption", {"gateway": "", "nodes": {}})  # services of before said nothing of it
+        numbers += encryption["nodes"].values()
+        texts.append(encryption["gateway"])
     except (AttributeError, KeyError, TypeError):
         return False
     return all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)

@@ -1,6 +1,7 @@
 """What the service does between two cycles: carry out orders, learn, age the store, and tell other programs of it."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from protocol.grid import node_name
 
 # Of the nodes whose messages were of no use, those with the most are told: it takes no long list to see who it is.
 FAULTY_MAX = 100
-
+# How a connection to the broker can be encrypted, as nodes and gateway call it; older nodes say nothing of it.
+ENCRYPTIONS, UNKNOWN = ["psk", "certificate", "none"], "unknown"
 log = logging.getLogger(__name__)
 
 
@@ -32,9 +34,11 @@ class Upkeep:
         rollouts: Rollouts,
         learning: Learning,
         ageing: Ageing,
+        encryption: str,
     ):
-        """`state` is the folder that other programs look into."""
+        """`state`: the folder that other programs look into; `encryption`: how the gateway reaches its broker."""
         self._state = state
+        self._encryption = encryption
         self._gateway = gateway
         self._recorder = recorder
         self._rollouts = rollouts
@@ -70,11 +74,17 @@ class Upkeep:
             "store": {"unstored": self._recorder.unstored, "fault": self._recorder.fault},
             "quarantine": {node_name(*cell): gateway.quarantine.dropped[cell] for cell in gateway.quarantine.cells},
             "faults": {node_name(*cell): dict(gateway.node_faults[cell]) for cell in self._most_faulty()},
+            "encryption": {"gateway": self._encryption, "nodes": self._node_encryption()},
         }
 
     def _most_faulty(self) -> list[Cell]:
         faults = self._gateway.node_faults
         return sorted(faults, key=lambda cell: (-faults[cell].total(), cell))[:FAULTY_MAX]
+
+    def _node_encryption(self) -> dict[str, int]:
+        """How many nodes say that they reach the broker in which way."""
+        said = (facts.get("encryption") for facts in self._gateway.about.values())
+        return dict(Counter(word if word in ENCRYPTIONS else UNKNOWN for word in said))
 
     def _holding(self, cell: Cell) -> dict[str, Any] | None:
         """What a node said of its filters; None where it has not said it in this run."""

@@ -249,7 +249,7 @@ def guarded_site(folder, rows, cols, plain):
     port = free_port(3)
     config = write_site(folder, f'name = "memory"\nrows = {rows}\ncols = {cols}\ncycle_s = 1\n')
     access = f'broker = "127.0.0.1:{port if plain else port + ABOVE["tls"]}"\nplain = {str(plain).lower()}\n'
-    config.write_text(config.read_text() + access)
+    config.write_text(config.read_text().replace("lean", "seed") + access)
     with ExitStack() as stack:
         stack.enter_context(running(generate(config, port), port))
         gateway_of(config, 1)

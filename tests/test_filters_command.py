@@ -72,6 +72,23 @@ def said(rollout, **nodes):
 # Status
 
 
+@pytest.mark.parametrize(
+    ("encryption", "line"),
+    [
+        (
+            {"gateway": "certificate", "nodes": {"unknown": 1, "psk": 24, "none": 2}},
+            "broker    gateway by TLS with a certificate; nodes: 2 NOT ENCRYPTED, 24 by TLS with a key, 1 unknown",
+        ),
+        ({"gateway": "none", "nodes": {}}, "broker    gateway NOT ENCRYPTED; nodes: none heard yet"),
+    ],
+)
+def test_the_status_says_which_connections_are_encrypted(store, config, capsys, encryption, line):
+    running.write(config.parent / "kept", said(None) | {"encryption": encryption})
+    assert encryption == answer(capsys, config, "status")["encryption"]
+    thermesh(config, "status")
+    assert line in capsys.readouterr().out.splitlines()
+
+
 def test_a_site_that_never_ran_has_no_filters(config):
     with pytest.raises(ValueError, match=r"thermesh\.db: there is no store yet; run `thermesh gateway`"):
         thermesh(config, "status")

@@ -284,22 +284,31 @@ def test_the_service_decides_and_stores_while_a_training_runs(store, teach):
     lessons, bench, busy = teach(Trained(BETTER, 0.75, 0.875, True)), Bench(store), []
     lessons.go.clear()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S + 1)
-    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, Mock())
+    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, Mock(), "psk")
     beside = service.Beside(lambda _outcome: busy.append(bench.learner.busy), upkeep.look)
     service.serve(bench.gateway, LinkToNobody(), recorder, beside, 0, EVERY + 20)
     assert [False] * EVERY + [True] * 20 == busy
     assert EVERY + 20 == recorder.stored
-    assert "running" == running.read(store.path.parent)["learning"]["state"]
+    found = running.read(store.path.parent)
+    assert ("running", {"gateway": "psk", "nodes": {}}) == (found["learning"]["state"], found["encryption"])
     lessons.go.set()
     bench.learner._thread.join()
     upkeep.look()
     assert [(2, 2)] == store.model_keys(PUSHED)
 
 
+def test_the_service_counts_what_nodes_say_of_their_connection_whatever_that_is(store):
+    bench = Bench(store)
+    bench.gateway.about = {(0, col): {"encryption": word} for col, word in enumerate(["psk", "psk", [], "x"])}
+    bench.gateway.about[1, 0] = {}
+    upkeep = Upkeep(store.path.parent, bench.gateway, None, bench.rollouts, bench.learning, "none")
+    assert {"gateway": "none", "nodes": {"psk": 2, "unknown": 3}} == upkeep.facts()["encryption"]
+
+
 def test_a_fault_between_cycles_is_said_once_and_stops_nothing(store, caplog):
     bench, ageing = Bench(store), Mock()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S)
-    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, bench.rollouts, bench.learning, ageing)
+    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, bench.rollouts, bench.learning, ageing, "psk")
     store._database.execute("ALTER TABLE models RENAME TO gone")
     ageing.look.side_effect = StoreError("thermesh.db: is damaged")
     for _ in range(3):

@@ -21,9 +21,10 @@ SOUND = {
     "store": {"unstored": 0, "fault": ""},
     "quarantine": {"n-00-01": 7},
     "faults": {"n-00-01": {"flood": 7}},
+    "encryption": {"gateway": "certificate", "nodes": {"psk": 2}},
 }
 # What a service of an older release does not say.
-NEWER = ("reports", "store", "quarantine", "faults")
+NEWER = ("encryption", "reports", "store", "quarantine", "faults")
 
 
 def test_a_folder_is_held_as_long_as_its_service_runs(tmp_path):
@@ -107,6 +108,9 @@ DAMAGED = {
     "a list": "[]",
     "no UTF-8": "\udcff",
     **{f"without {key}": json.dumps(without(key)) for key in SOUND if key not in ("model", *NEWER)},
+    "encryption as a list": json.dumps(SOUND | {"encryption": []}),
+    "an encryption without nodes": json.dumps(SOUND | {"encryption": {"gateway": "none"}}),
+    "a word as a count": json.dumps(SOUND | {"encryption": {"gateway": "none", "nodes": {"psk": "x"}}}),
     "nodes as a list": json.dumps(SOUND | {"nodes": [1]}),
     "a node as a number": json.dumps(SOUND | {"nodes": {"n-00-00": 7}}),
     "a version as a text": json.dumps(SOUND | {"rollout": {"filters": "3", "state": "decides"}}),

@@ -17,16 +17,18 @@ from store_bench import MODEL, SITE, active, calm, decide, new_store
 
 from firmware.stages import TO_GATEWAY
 from gateway import decision, service
+from gateway.broker import Broker
 from gateway.decision import LIMITS_DEFAULT, Limits
 from gateway.gateway import Gateway, Timing
 from gateway.head import HeadRunner
 from gateway.keys import SiteKeyError, load_or_make
 from gateway.model import SPECS, Head
+from gateway.passwords import Login
 from gateway.recompute import recompute
 from gateway.store import ACTIVE, PUSHED, Store
 from protocol import beacon, frame
 from protocol.beacon import MODE_ALWAYS, MODE_EVENT, MODE_MASK
-from tools.gateway import Shown, _model_in_force, _new_run, _site_key, run_gateway
+from tools.gateway import Shown, _broker_line, _model_in_force, _new_run, _site_key, run_gateway
 
 RUN = 4
 NOON_S = 1_700_000_000.0
@@ -262,6 +264,18 @@ def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch,
     run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
     opened = [beacon.unpack(gateway.start_cycle(0)) for gateway in gateways]
     assert [(beacon_mode, copies)] == [(fields.flags & MODE_MASK, fields.setting) for fields in opened]
+
+
+@pytest.mark.parametrize(
+    ("host", "login", "line"),
+    [
+        ("127.0.0.1", None, "name at 127.0.0.1:1, on the loopback"),
+        ("192.0.2.1", Login("gateway", "word"), "name at 192.0.2.1:1, NOT ENCRYPTED"),
+        ("192.0.2.1", Login("gateway", "word", "PEM"), "name at 192.0.2.1:1, encrypted"),
+    ],
+)
+def test_the_first_line_says_whether_the_broker_is_reached_by_an_encrypted_wire(host, login, line):
+    assert line == _broker_line(Broker(host, 1, "name", login=login))
 
 
 def test_a_site_with_a_store_is_never_given_another_key(store, start, tmp_path):

@@ -25,6 +25,7 @@ _SILENT = ", and has not written down how things stand: see its log"
 FAULTY_SHOWN = 5
 # How far a node is with the newest filters, and the sign for it in the picture.
 SIGNS = {"confirmed": "#", "trial": "t", "staged": "s", "returned": "r", "older": "-", "unheard": "?"}
+ENCRYPTION = {"psk": "by TLS with a key", "certificate": "by TLS with a certificate", "none": "NOT ENCRYPTED"}
 
 
 class FiltersError(ValueError):
@@ -45,6 +46,8 @@ def status(config: Path) -> dict[str, Any]:
         store: unstored (cycles since the start), fault ("" when the last one was stored); None before the first start.
         quarantine: by name how many messages of a node that sends too much were dropped; it is not listened to.
         faults: by name and kind what came from nodes and was of no use, those with the most first, 100 at most.
+        encryption: of the connections to the broker: `gateway`, one of ENCRYPTION, and `nodes`, how many by the same
+            words; None before the first start.
         models: every model that is stored, the oldest first.
 
     Raises:
@@ -67,6 +70,7 @@ def status(config: Path) -> dict[str, Any]:
         "store": facts and facts.get("store"),
         "quarantine": facts.get("quarantine", {}) if facts else {},
         "faults": facts.get("faults", {}) if facts else {},
+        "encryption": facts and facts.get("encryption"),
         "models": models,
     }
 
@@ -151,6 +155,8 @@ def lines(found: dict[str, Any], site: Site) -> list[str]:
         text.append(f"newest    filters {rollout['filters']}: {rollout['state']}; nodes: {counts}")
         text += [f"          {row}" for row in _picture(found["nodes"], site)]
         text.append("          " + "  ".join(f"{sign} {word}" for word, sign in SIGNS.items()))
+    if found["encryption"]:
+        text.append(f"broker    {_encryption_line(**found['encryption'])}")
     if learning:
         text.append(f"learning  {_learning_line(learning)}")
     for name, dropped in found["quarantine"].items():
@@ -163,6 +169,11 @@ def lines(found: dict[str, Any], site: Site) -> list[str]:
         numbers = f"{model['filters']:7} {model['head']:6}  {model['status']:8}  {model['created'][:19]}"
         text.append(f"{numbers}  {before:>8}  {after:>8}  {model['note']}".rstrip())
     return text
+
+
+def _encryption_line(gateway: str, nodes: dict[str, int]) -> str:
+    counts = ", ".join(f"{count} {ENCRYPTION.get(word, word)}" for word, count in sorted(nodes.items()))
+    return f"gateway {ENCRYPTION.get(gateway, gateway)}; nodes: {counts or 'none heard yet'}"
 
 
 def order_line(done: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
         learning = stack.enter_context(Learning(config.learning, learner, store, rollouts))
         recorder = service.Recorder(store, run, config.limits)
         ageing = stack.enter_context(Ageing(config.state, config.site, config.keeping))
-        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning, ageing)
+        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning, ageing, broker.encryption)
 
         def look() -> None:
             broker.keep_alive()
