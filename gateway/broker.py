@@ -6,6 +6,7 @@ which proves that the port is its own, and when a real CONNECT is answered.
 """
 
 import ctypes
+import json
 import logging
 import os
 import pwd
@@ -19,13 +20,14 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from gateway.certificates import tls_context
-from gateway.passwords import Login
+from gateway.passwords import GATEWAY, Login, write_hashed
+from gateway.private_file import write_private
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +59,7 @@ _REFUSALS = {
 MOSQUITTO_CONFIG = """\
 listener {port} {host}
 max_connections -1
-allow_anonymous true
-{user}persistence false
+{asks}{user}persistence false
 max_queued_messages {queue_len_max}
 set_tcp_nodelay true
 sys_interval 1
@@ -68,6 +69,29 @@ log_type warning
 log_type notice
 log_type information
 """
+MOSQUITTO_ASKS = """\
+use_username_as_clientid true
+allow_anonymous false
+password_file {folder}/passwords
+acl_file {folder}/acl
+"""
+
+
+class Guests(NamedTuple):
+    """Whom an own broker lets in.
+
+    Attributes:
+        passwords: by user name, the gateway's among them.
+        rights: mosquitto's `acl_file`; amqtt does not look at it.
+    """
+
+    passwords: Mapping[str, str]
+    rights: str
+
+    @property
+    def gateway(self) -> Login:
+        """What we tell it."""
+        return Login(GATEWAY, self.passwords[GATEWAY])
 
 
 class BrokerError(ValueError):
@@ -93,11 +117,12 @@ class Choice(NamedTuple):
 
 @dataclass
 class Own:
-    """A broker that is a child of this process: what it was started with, and where its words go."""
+    """A broker that is a child of this process: what it was started with, where its words go, whom it lets in."""
 
     command: list[str]
     log: Path
     process: subprocess.Popen[bytes]
+    guests: Guests | None
 
 
 class Broker:
@@ -108,17 +133,17 @@ class Broker:
         port: TCP port, 1..65535.
         name: for people: "mosquitto 2.0.11", "amqtt 0.12.1", "127.0.0.1:1884".
         login: what it is told, by TLS where it names an authority; None: it asks nobody.
+        passwords: by user name, of all that an own one lets in; empty: it asks nobody, or it is no own one.
         own: it is a child of this process and ends with it.
         pid: of the own broker, else None.
     """
 
-    def __init__(
-        self, host: str, port: int, name: str, own: "Own | None" = None, login: Login | None = None
-    ) -> None:
+    def __init__(self, host: str, port: int, name: str, own: "Own | None" = None, login: Login | None = None) -> None:
         self.host = host
         self.port = port
         self.name = name
         self.login = login
+        self.passwords = own.guests.passwords if own and own.guests else {}
         self._own = own
 
     @property
@@ -157,7 +182,9 @@ class Broker:
         self.close()
 
 
-def open_broker(choice: str, folder: Path, login: Login | None = None, plain: bool | None = None) -> Broker:
+def open_broker(
+    choice: str, folder: Path, login: Login | None = None, plain: bool | None = None, guests: Guests | None = None
+) -> Broker:
     """Start the chosen broker or reach it, and return it once it answers.
 
     On Linux an own broker is ended when the thread that called this ends, however it ends; elsewhere only `close`
@@ -167,22 +194,32 @@ def open_broker(choice: str, folder: Path, login: Login | None = None, plain: bo
         choice: "auto", "mosquitto", "amqtt" or "HOST:PORT" (IPv6 in brackets). "auto" is what THERMESH_BROKER says,
             else mosquitto where it is installed, else amqtt.
         folder: where an own broker's configuration and log go; made when it is missing.
-        login: what one that already runs is told; None: nothing. An own one asks nobody.
+        login: what one that already runs is told; None: nothing.
         plain: reach one that already runs without TLS; None: if it is on the loopback.
+        guests: whom an own one lets in; None: everybody.
 
     Raises:
         BrokerError: the choice is none of these, nothing answers there within 5 s, or the broker does not start
             within 20 s.
     """
-    asked = Choice("--broker", choice)
-    if choice == "auto" and os.environ.get("THERMESH_BROKER"):
-        asked = Choice("THERMESH_BROKER", os.environ["THERMESH_BROKER"])
+    asked = _asked(choice)
+    if not is_own(choice):
+        return _reach(asked, login, plain)
     word = asked.word
     if word == "auto":
         word = "mosquitto" if find_mosquitto() else "amqtt"
-    if word in ("mosquitto", "amqtt"):
-        return _start(word, asked, folder)
-    return _reach(asked, login, plain)
+    return _start(word, asked, folder, guests)
+
+
+def is_own(choice: str) -> bool:
+    """Whether a choice is an own broker, not one that already runs."""
+    return _asked(choice).word in ("auto", "mosquitto", "amqtt")
+
+
+def _asked(choice: str) -> Choice:
+    if choice == "auto" and os.environ.get("THERMESH_BROKER"):
+        return Choice("THERMESH_BROKER", os.environ["THERMESH_BROKER"])
+    return Choice("--broker", choice)
 
 
 def find_mosquitto() -> str | None:
@@ -301,22 +338,23 @@ def _connection(host: str, port: int, timeout_s: float, authority: str) -> socke
         raise
 
 
-def _start(program: str, asked: Choice, folder: Path) -> Broker:
+def _start(program: str, asked: Choice, folder: Path, guests: Guests | None) -> Broker:
     """Try the port of the last start, which nodes know, then free ones: only "already in use" is worth another try."""
     remembered = folder / "port"
     for start in range(STARTS_MAX):
         port = (_read_port(remembered) if start == 0 else 0) or _free_port()
         try:
             words = _prepare_log(folder)
-            command = _command(program, port, asked, folder)
+            command = _command(program, port, asked, folder, guests)
             process = _spawn(command, words)
         except OSError as error:
             raise asked.error(f"{program} cannot be started: {error}") from error
         try:
-            name = _wait(process, words, port)
+            login = guests.gateway if guests else None
+            name = _wait(process, words, port, login)
             if name:
                 remembered.write_text(f"{port}\n")
-                return Broker(LOOPBACK, port, name, Own(command, words, process))
+                return Broker(LOOPBACK, port, name, Own(command, words, process, guests), login)
         except BaseException:
             _end(process)
             raise
@@ -348,15 +386,23 @@ def _prepare_log(folder: Path) -> Path:
     return log
 
 
-def _command(program: str, port: int, asked: Choice, folder: Path) -> list[str]:
+def _command(program: str, port: int, asked: Choice, folder: Path, guests: Guests | None) -> list[str]:
     if program == "amqtt":
         # -P: neither this package's folder nor the working folder may shadow a module of the standard library.
-        return [sys.executable, "-P", str(Path(__file__).with_name("amqtt_broker.py")), str(port)]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("amqtt_broker.py")), str(port)]
+        if guests:
+            write_private(folder / "amqtt.json", json.dumps(dict(guests.passwords)).encode())
+            command.append(str(folder / "amqtt.json"))
+        return command
     mosquitto = find_mosquitto()
     if mosquitto is None:
         raise asked.error(f"mosquitto is not on PATH, in {' or '.join(SBIN)}; install it, or use --broker amqtt")
-    config = folder / "mosquitto.conf"
-    text = MOSQUITTO_CONFIG.format(port=port, host=LOOPBACK, user=user_line(), queue_len_max=QUEUE_LEN_MAX)
+    config, asks = folder / "mosquitto.conf", "allow_anonymous true\n"
+    if guests:
+        write_hashed(folder / "passwords", guests.passwords)
+        (folder / "acl").write_text(guests.rights, encoding="utf-8")
+        asks = MOSQUITTO_ASKS.format(folder=folder.resolve())
+    text = MOSQUITTO_CONFIG.format(port=port, host=LOOPBACK, asks=asks, user=user_line(), queue_len_max=QUEUE_LEN_MAX)
     config.write_text(text, encoding="utf-8")
     return [mosquitto, "-c", str(config)]
 
@@ -395,20 +441,20 @@ def _child_setup() -> Callable[[], None]:
     return prepare
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path, port: int) -> str:
+def _wait(process: subprocess.Popen[bytes], log: Path, port: int, login: Login | None) -> str:
     """The broker's name and version once it answers; "" when it ended or the time is over."""
     deadline = time.monotonic() + START_S_MAX
     while process.poll() is None and time.monotonic() < deadline:
         running = _RUNNING.search(log.read_text(encoding="utf-8", errors="replace"))
-        if running and _answers(port):
+        if running and _answers(port, login):
             return f"{running[1]} {running[2]}"
         time.sleep(0.02)
     return ""
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, login: Login | None = None) -> bool:
     try:
-        return connect(LOOPBACK, port, 1.0) == 0
+        return connect(LOOPBACK, port, 1.0, login) == 0
     except (OSError, ValueError):
         return False
 

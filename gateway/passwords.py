@@ -6,11 +6,13 @@ A node's user name is its name. Without the file everybody connects without a us
 the broker instead (TLS-PSK), the key is made of its password: one secret a node.
 """
 
+import base64
 import hashlib
 import json
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,9 @@ _RANDOM_BYTES = 24
 _ALLOWED = re.compile("[!-~]{1,64}")
 # The largest site has 65,025 nodes, some 50 bytes each.
 _SIZE_MAX = 1 << 23
+# mosquitto's own numbers. More rounds protect words that people choose; these are 192 random bits.
+ROUNDS, SALT_SIZE = 101, 12
+_SALT_DIGITS = SALT_SIZE * 4 // 3
 
 
 class PasswordsError(ValueError):
@@ -99,6 +104,29 @@ def forget(state: Path, name: str) -> None:
 def users(site: Site) -> list[str]:
     """All user names of a site: the gateway's, then the nodes' in reading order."""
     return [GATEWAY, *(node_name(*cell) for cell in site.cells)]
+
+
+def password_line(user: str, password: str, salt: bytes) -> str:
+    """A line of mosquitto's `password_file`: user:$7$rounds$salt$hash, PBKDF2 with SHA-512, both in base64."""
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ROUNDS)
+    return f"{user}:$7${ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def write_hashed(path: Path, known: Mapping[str, str]) -> None:
+    """Write mosquitto's `password_file`, a line for each user; those that are right already stay as they are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    salts = dict(re.findall(rf"^([\w-]+):\$7\${ROUNDS}\$([A-Za-z0-9+/]{{{_SALT_DIGITS}}})\$", before, re.MULTILINE))
+    text = ""
+    for user, password in known.items():
+        line = password_line(user, password, base64.b64decode(salts.get(user, "")))
+        if line not in before.split("\n"):
+            line = password_line(user, password, secrets.token_bytes(SALT_SIZE))
+        text += line + "\n"
+    write_private(path, text.encode())
 
 
 def _write(state: Path, passwords: dict[str, str]) -> None:

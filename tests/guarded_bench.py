@@ -13,8 +13,7 @@ from on_micropython import require_micropython
 from gateway import broker, certificates, passwords
 from gateway.broker import LOOPBACK, find_mosquitto
 from gateway.certificates import tls_context
-from gateway.passwords import Login, psk_of
-from tools.broker_config import password_line
+from gateway.passwords import Login, password_line, psk_of
 from tools.cli import FINE, app
 from tools.flash.build import build
 from tools.mesh.mesh import Mesh, NodeKind

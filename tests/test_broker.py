@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from gateway import broker, certificates
-from gateway.broker import BrokerError, find_mosquitto, open_broker
+from gateway.broker import BrokerError, Guests, find_mosquitto, open_broker
 from gateway.passwords import Login
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,8 @@ PROGRAMS = [
     pytest.param("mosquitto", marks=pytest.mark.skipif(not find_mosquitto(), reason="mosquitto is not installed")),
     "amqtt",
 ]
+
+GUESTS = Guests({"gateway": "word", "n-00-00": "key"}, "user gateway\ntopic readwrite th1/#\n")
 
 OPEN_AND_WAIT = """
 import sys, time
@@ -76,19 +79,27 @@ def becomes_true(condition):
     return True
 
 
-def round_trip(host, port):
+def round_trip(host, port, login=None):
     """Publish once and return what a subscriber on a wildcard received."""
-    received, subscribed = [], threading.Event()
+    received, subscribed, unsubscribed = [], threading.Event(), threading.Event()
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="test")
+    if login:
+        client.username_pw_set(*login)
     client.on_connect = lambda *_: client.subscribe("th1/+/halo")
     client.on_subscribe = lambda *_: subscribed.set()
+    client.on_unsubscribe = lambda *_: unsubscribed.set()
     client.on_message = lambda *arguments: received.append((arguments[2].topic, arguments[2].payload))
     client.connect(host, port)
     client.loop_start()
     try:
         assert subscribed.wait(WAIT_S_MAX)
-        client.publish("th1/n-03-12/halo", b"\x00\xff")
-        becomes_true(lambda: received)
+        said = client.publish("th1/n-03-12/halo", b"\x00\xff", qos=1)
+        said.wait_for_publish(WAIT_S_MAX)
+        if login:  # whoever may read it has it before the next word
+            client.unsubscribe("th1/+/halo")
+            assert becomes_true(lambda: unsubscribed.is_set())
+        else:
+            becomes_true(lambda: received)
     finally:
         client.disconnect()
         client.loop_stop()
@@ -105,6 +116,25 @@ def test_an_own_broker_passes_messages_on_and_leaves_no_process(program, tmp_pat
         assert round_trip(own.host, own.port) == [("th1/n-03-12/halo", b"\x00\xff")]
     assert not is_running(own.pid)
     own.close()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("login", [None, Login("gateway", "other"), Login("n-00-01", "word"), Login("gateway", "")])
+def test_an_own_broker_with_guests_lets_in_nobody_else(program, login, tmp_path):
+    with open_broker(program, tmp_path, guests=GUESTS) as own:
+        assert (Login("gateway", "word"), GUESTS.passwords) == (own.login, own.passwords)
+        assert 0 == broker.connect(own.host, own.port, WAIT_S_MAX, Login("n-00-00", "key"))
+        with suppress(ValueError):  # it hangs up without a word
+            assert broker.connect(own.host, own.port, WAIT_S_MAX, login) in (4, 5)
+    for name in ("passwords", "amqtt.json"):
+        assert not (tmp_path / name).exists() or 0o600 == stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+
+@pytest.mark.parametrize("program", PROGRAMS[:1])
+def test_an_own_mosquitto_gives_guests_their_rights_only(program, tmp_path):
+    with open_broker(program, tmp_path / "a b", guests=GUESTS) as own:
+        users = {name: round_trip(own.host, own.port, (name, word)) for name, word in GUESTS.passwords.items()}
+    assert {"gateway": [("th1/n-03-12/halo", b"\x00\xff")], "n-00-00": []} == users
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

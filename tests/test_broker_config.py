@@ -7,7 +7,7 @@ import socket
 import stat
 import subprocess
 from contextlib import nullcontext
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import pytest
 from broker_bench import WAIT_S_MAX, free_port, needs_mosquitto
@@ -38,9 +38,9 @@ from real_mesh import HEAP
 
 from gateway import certificates, passwords
 from gateway.broker import LOOPBACK, BrokerError, open_broker
-from gateway.passwords import Login, PasswordsError, psk_of
+from gateway.passwords import Login, PasswordsError, password_line, psk_of
 from gateway.site import load_site
-from tools.broker_config import FILES, ListenError, password_line
+from tools.broker_config import FILES, ListenError
 from tools.cli import FINE, app
 from tools.gateway import run_gateway
 
@@ -338,20 +338,28 @@ def test_a_gateway_that_is_refused_is_told_why_and_what_to_do(guarded, login, re
 @pytest.mark.parametrize("own", [True, False])
 def test_the_gateway_and_nodes_use_what_the_broker_was_reached_with(config, monkeypatch, own):
     generate(config, 1883)
-    asked = None if own else Login("gateway", "word")
-    outside, links = Mock(host="host", port=1, login=asked, encryption="none"), []
+    if not own:
+        config.write_text(config.read_text() + 'broker = "127.0.0.1:1"\n')
+    asked = Login("gateway", "word")
+    outside, links = MagicMock(host="host", port=1, login=asked, encryption="none"), []
     outside.name = "none"
     monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
-    monkeypatch.setattr("tools.gateway.open_broker", lambda *_: nullcontext(outside))
+    opened = []
+    monkeypatch.setattr("tools.gateway.open_broker", lambda *given, **named: opened.append((given, named)) or outside)
     monkeypatch.setattr("tools.gateway.Link", lambda *given: links.append(given) or nullcontext(outside))
     monkeypatch.setattr("gateway.service.serve", lambda *_: None)
     run_gateway(config, 1, False, lambda _name: lambda *_: None)
     known = secrets_of(config)
     assert [("host", 1, "memory", asked)] == links
+    ((given, named),) = opened
+    if own:
+        assert (known, 2) == (named["guests"].passwords, len(given))
+    else:
+        assert (("gateway", known["gateway"]), None, {}) == (given[2][:2], given[3], named)
     files = [config.parent / "state" / "nodes" / f"{name_of(*cell)}.json" for cell in CELLS]
     written = [json.loads(file.read_text())["password"] for file in files]
-    assert written == ["" if own else known[name_of(*cell)] for cell in CELLS]
-    assert own or {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in files}
+    assert written == [known[name_of(*cell)] for cell in CELLS]
+    assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in files}
 
 
 def test_a_gateway_whose_site_has_got_a_node_without_a_password_says_what_to_run(config):

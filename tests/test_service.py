@@ -5,9 +5,8 @@ import hashlib
 import io
 import itertools
 import logging
-from contextlib import nullcontext
 from dataclasses import replace
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -254,11 +253,11 @@ def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch,
     copies = 2 * (mode == "event")
     text = f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n[event]\ncopies = {copies}\n'
     (tmp_path / "gateway.toml").write_text(text)
-    outside = Mock(host="host", port=1, login=None, encryption="none")
+    outside = MagicMock(host="host", port=1, login=None, encryption="none")
     outside.name = "none"
     monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
     for name in ("open_broker", "Link"):
-        monkeypatch.setattr(f"tools.gateway.{name}", lambda *_: nullcontext(outside))
+        monkeypatch.setattr(f"tools.gateway.{name}", lambda *_, **__: outside)
     gateways = []
     monkeypatch.setattr("gateway.service.serve", lambda gateway, *_: gateways.append(gateway))
     run_gateway(tmp_path / "gateway.toml", 1, False, nothing)

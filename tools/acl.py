@@ -1,10 +1,12 @@
 """Who may publish and read what on a site's broker, from the topics that nodes and gateway themselves work out."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from firmware import start
 from gateway import link
-from gateway.passwords import GATEWAY
+from gateway.broker import Guests
+from gateway.passwords import GATEWAY, users
 from gateway.site import Cell, Site
 from protocol import topic
 from protocol.grid import node_name
@@ -31,6 +33,11 @@ def acl_text(site: Site) -> str:
         lines += [f"topic write {name}" for name in publishes]
         lines += [f"topic read {name}" for name in reads]
     return "\n".join(lines) + "\n"
+
+
+def guests_of(site: Site, known: Mapping[str, str]) -> Guests:
+    """Whom a broker of this process lets in; `known`: passwords by user name, others' among them."""
+    return Guests({user: known[user] for user in users(site)}, acl_text(site))
 
 
 def _of_node(site: Site, cell: Cell) -> Rights:

@@ -1,9 +1,6 @@
 """`thermesh broker config`: what a production mosquitto needs to let in a site's nodes and gateway, and nobody else."""
 
-import base64
-import hashlib
 import re
-import secrets
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +18,6 @@ from tools.mesh.files import PSK_PORT_ABOVE
 CONNECTIONS_EACH, CONNECTIONS_MORE = 2, 16
 # The largest message is a filter set; its topic and MQTT's own bytes need a hundred.
 PACKET_MAX = SIZE_MAX + 1_024
-# mosquitto's own numbers. More rounds protect words that people choose; these are 192 random bits.
-ROUNDS, SALT_SIZE = 101, 12
-_SALT_DIGITS = SALT_SIZE * 4 // 3
 
 MOSQUITTO_CONFIG = """\
 # Written by `thermesh broker config` for site {site}; the next call writes it anew.
@@ -148,12 +142,6 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def password_line(user: str, password: str, salt: bytes) -> str:
-    """A line of mosquitto's `password_file`: user:$7$rounds$salt$hash, PBKDF2 with SHA-512, both in base64."""
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ROUNDS)
-    return f"{user}:$7${ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
-
-
 def _shown(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
@@ -180,7 +168,7 @@ def _check(listeners: Listeners, folder: Path) -> None:
 
 def _write_files(folder: Path, site: Site, listeners: Listeners, known: dict[str, str]) -> None:
     users = passwords.users(site)
-    _write_passwords(folder / "passwords", {user: known[user] for user in users})
+    passwords.write_hashed(folder / "passwords", {user: known[user] for user in users})
     keys = [f"{user}:{passwords.psk_of(known[user])}\n" for user in users if user != passwords.GATEWAY]
     write_private(folder / "psk", "".join(keys).encode())
     (folder / "acl").write_text(acl_text(site), encoding="utf-8")
@@ -199,16 +187,3 @@ def _write_files(folder: Path, site: Site, listeners: Listeners, known: dict[str
         each=EACH.format(connections_max=CONNECTIONS_EACH * len(users) + CONNECTIONS_MORE),
     )
     (folder / "mosquitto.conf").write_text(text, encoding="utf-8")
-
-
-def _write_passwords(path: Path, known: dict[str, str]) -> None:
-    """A line for each user; those that are right already stay as they are."""
-    before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    salts = dict(re.findall(rf"^([\w-]+):\$7\${ROUNDS}\$([A-Za-z0-9+/]{{{_SALT_DIGITS}}})\$", before, re.MULTILINE))
-    text = ""
-    for user, password in known.items():
-        line = password_line(user, password, base64.b64decode(salts.get(user, "")))
-        if line not in before.split("\n"):
-            line = password_line(user, password, secrets.token_bytes(SALT_SIZE))
-        text += line + "\n"
-    write_private(path, text.encode())

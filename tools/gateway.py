@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import certificates, keys, passwords, running, service
-from gateway.broker import LOOPBACKS, Broker, open_broker
+from gateway.broker import LOOPBACKS, Broker, is_own, open_broker
 from gateway.config import MODES, GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
@@ -25,6 +25,7 @@ from gateway.store_age import Ageing
 from gateway.twin import NOTHING
 from gateway.upkeep import Upkeep
 from protocol.grid import node_name
+from tools.acl import guests_of
 from tools.mesh.files import Access, write_node_files
 from tools.model_choice import Stage, choose_model
 from tools.results import cycle_line
@@ -70,11 +71,8 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
         run, key = _new_run(store, config), _site_key(store, config)
         active = _model_in_force(store, config, key, stage)
         log.info("%s: cycles, decisions, models and labels", store.path)
-        known = passwords.load(config.state, config.site)
-        login = None
-        if known:
-            login = Login(passwords.GATEWAY, known[passwords.GATEWAY], certificates.load(config.state))
-        broker = stack.enter_context(open_broker(config.broker, config.state / "broker", login, config.plain))
+        broker, known = _open_broker(config)
+        stack.enter_context(broker)
         link = stack.enter_context(Link(broker.host, broker.port, config.site.name, broker.login))
         log.info("site %s, run %d, broker %s", config.site.name, run, _broker_line(broker))
         _write_nodes(config, access_to(broker, known), active.filter_set, key)
@@ -97,6 +95,19 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
 
         beside = service.Beside(shown, look)
         service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
+
+
+def _open_broker(config: GatewayConfig) -> tuple[Broker, Mapping[str, str]]:
+    """The broker that the gateway's file names, and the passwords by user name; an own one lets in who has one."""
+    folder = config.state / "broker"
+    if is_own(config.broker):
+        known, _ = passwords.load_or_make(config.state, config.site)
+        return open_broker(config.broker, folder, guests=guests_of(config.site, known)), known
+    known = passwords.load(config.state, config.site)
+    login = None
+    if known:
+        login = Login(passwords.GATEWAY, known[passwords.GATEWAY], certificates.load(config.state))
+    return open_broker(config.broker, folder, login, config.plain), known
 
 
 def access_to(broker: Broker, known: Mapping[str, str]) -> Access:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway import keys, ledger, service, wave
+from gateway import keys, ledger, passwords, service, wave
 from gateway.acceptance import Trained, train
 from gateway.broker import Broker, open_broker
 from gateway.config import MODES
@@ -22,6 +22,7 @@ from gateway.site import Cell, Site
 from protocol import topic
 from protocol.beacon import MODE_ALWAYS, MODE_CHANGE
 from protocol.grid import node_name
+from tools.acl import guests_of
 from tools.demo.bill import bill
 from tools.demo.judged import accuracy, places, wrong_heaps, wrong_readings
 from tools.demo.plan import Options, make_plan, only_ours
@@ -101,9 +102,11 @@ class Demo:
                 results = self._open_results(stack)
             with self._clock.part("start"):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="thermesh-")))
-                broker = stack.enter_context(open_broker(self.options.broker, folder, plain=True))
+                known, _ = passwords.load_or_make(folder, self.plan.site)
+                guests = guests_of(self.plan.site, known)
+                broker = stack.enter_context(open_broker(self.options.broker, folder, plain=True, guests=guests))
                 site = self.plan.site if broker.own else only_ours(self.plan.site)
-                link = stack.enter_context(Link(broker.host, broker.port, site.name))
+                link = stack.enter_context(Link(broker.host, broker.port, site.name, broker.login))
                 gateway = self._make_gateway(site)
                 if not broker.own:
                     stack.callback(_leave_nothing_behind, gateway, link)

@@ -107,7 +107,8 @@ class Mesh:
         Raises:
             tools.flash.build.BuildError: the device build fails.
         """
-        write_node_files(self._folder, self._site, Access(broker.host, broker.port), filters, key, sensors)
+        access = Access(broker.host, broker.port, broker.passwords)
+        write_node_files(self._folder, self._site, access, filters, key, sensors)
         if self._kind.runtime == "micropython":
             build(self._folder)
 
