@@ -1,9 +1,10 @@
 """The passwords with which nodes and gateway connect to a broker that asks for them: one file, readable by its owner.
 
-    passwords.json   {"gateway": "...", "n-00-00": "...", ...}, as `thermesh broker config` makes them
+    passwords.json   {"gateway": "...", "n-00-00": "...", ...}, as `thermesh broker config` makes them, or a gateway
+                     that starts a broker of its own
 
-A node's user name is its name. Without the file everybody connects without a user name. Where a node shares a key with
-the broker instead (TLS-PSK), the key is made of its password: one secret a node.
+A node's user name is its name. At a broker that runs already everybody connects without one where there is no such
+file. Where a node shares a key with the broker instead (TLS-PSK), the key is made of its password: one secret a node.
 """
 
 import base64
