@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench-kernel bench-train trial-sim pins clean stale
+.PHONY: help setup demo test check bench-kernel bench-train bench-link trial-sim pins clean stale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -45,6 +45,9 @@ bench-kernel: $(READY) ## time one node's unit
 
 bench-train: $(READY) ## time one training step; beside PyTorch with TORCH=an interpreter that has it
 	@$(VENV)/bin/python -m tools.bench_train $(if $(TORCH),--torch "$(TORCH)")
+
+bench-link: $(READY) ## send the gateway's connection 6,000 reports a second; beside a bare paho client
+	@$(VENV)/bin/python -m tools.bench_link
 
 trial-sim: $(READY) ## simulate 250 sites with faults of all kinds, 50 in mode event, and check every promise
 	@$(VENV)/bin/python -m tools.sim
