@@ -1,0 +1,222 @@
+"""`make trial-load`: a site of 425 nodes over TLS, a cycle a second, for ten minutes; QUICK=1: one minute.
+
+400 nodes of one process stand alone, so that all they do is report, and log in by TLS with the broker's certificate; 25
+on real MicroPython stand together and log in with keys. Broker, gateway and nodes run from the files that the commands
+write. Prints the cycles missed, the time from the last report to the decision and how the gateway's memory grew; exit
+code 1 where one of them is beyond its bound, 2 where mosquitto or MicroPython is missing.
+"""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from gateway.broker import LOOPBACK, connect, find_mosquitto
+from gateway.passwords import Login, password_line
+from gateway.site import Cell, Site
+from protocol import topic
+from protocol.grid import node_name
+from tools.broker_config import Listeners, write_config
+from tools.flash.build import build
+from tools.mesh.mesh import Mesh, NodeKind, has_micropython
+
+SITE = "load"
+# Every second place in a square: each node alone in its block. Beside them the block of nodes with neighbours.
+ALONE_SIDE, TOGETHER_SIDE = 20, 5
+_TOGETHER_COL = 2 * ALONE_SIDE + 2
+MINUTES, QUICK_MINUTES = 10, 1
+MISSED_MAX, LATENCY_MS_MAX, DRIFT_BYTES_MAX = 0, 50.0, 10 << 20
+# Until then caches fill, and memory is not looked at.
+_WARM_CYCLES = 20
+_HEAP = "36K"
+_PORT = 21_883
+_START_S_MAX = 120.0
+
+
+class TrialError(RuntimeError):
+    """The trial cannot be run here; one line."""
+
+
+class Watcher:
+    """Who may read everything: which nodes are ready, and when the latest report was seen."""
+
+    def __init__(self, port: int, user: str, password: str) -> None:
+        """Connected."""
+        self.ready: set[str] = set()
+        self.report_s = 0.0
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.username_pw_set(user, password)
+        heard = [(topic.of_nodes(SITE, leaf), 0) for leaf in ("up", "state")]
+        self._client.on_connect = lambda client, *_: client.subscribe(heard)
+        self._client.on_message = lambda _client, _data, message: self._note(message.topic, bytes(message.payload))
+        self._client.connect(LOOPBACK, port)
+        self._client.loop_start()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _note(self, name: str, payload: bytes) -> None:
+        if name.endswith("/up"):
+            self.report_s = time.monotonic()
+        elif payload == b"ready":
+            self.ready.add(name)
+
+
+class Decided(NamedTuple):
+    """One decision: its cycle, s when it was said, ms since the last report, late nodes, the gateway's bytes."""
+
+    cycle: int
+    at_s: float
+    latency_ms: float
+    late: int
+    resident: int
+
+
+def cells() -> tuple[list[Cell], list[Cell]]:
+    """Nodes that stand alone, and those that stand together."""
+    alone = [(2 * row, 2 * col) for row in range(ALONE_SIDE) for col in range(ALONE_SIDE)]
+    together = [(row, _TOGETHER_COL + col) for row in range(TOGETHER_SIDE) for col in range(TOGETHER_SIDE)]
+    return alone, together
+
+
+def write_site(folder: Path) -> Path:
+    """The site's file and the gateway's."""
+    alone, together = cells()
+    rows, cols = 2 * ALONE_SIDE, _TOGETHER_COL + TOGETHER_SIDE
+    here = {*alone, *together}
+    holes = [node_name(row, col) for row in range(rows) for col in range(cols) if (row, col) not in here]
+    text = f'name = "{SITE}"\nrows = {rows}\ncols = {cols}\ncycle_s = 1\nholes = {json.dumps(holes)}\n'
+    (folder / "site.toml").write_text(text)
+    config = folder / "gateway.toml"
+    config.write_text(f'site = "site.toml"\nspec = "lean"\nbroker = "{LOOPBACK}:{_PORT}"\nplain = false\n')
+    return config
+
+
+def gateway_command(config: Path, cycles: int) -> list[str]:
+    """What starts the gateway."""
+    return [sys.executable, "-m", "tools.cli", "gateway", "--config", str(config), "--cycles", str(cycles), "--json"]
+
+
+def run(folder: Path, cycles: int) -> list[Decided]:
+    """Start everything, run so many cycles, and return what the gateway decided.
+
+    Raises:
+        TrialError: mosquitto did not start, or not all nodes became ready.
+    """
+    config, nodes = write_site(folder), folder / "state" / "nodes"
+    with ExitStack() as stack:
+        made = write_config(config, None, Listeners(LOOPBACK, _PORT - 1, _PORT, False))
+        watcher = stack.enter_context(_broker(Path(made["folder"])))
+        subprocess.run(gateway_command(config, 1), check=True, capture_output=True)  # writes the nodes' files
+        build(nodes)
+        alone, together = cells()
+        for kind, some in ((NodeKind("cpython", None), alone), (NodeKind("micropython", _HEAP), together)):
+            site = Site(SITE, 2 * ALONE_SIDE, _TOGETHER_COL + TOGETHER_SIDE, tuple(some))
+            stack.enter_context(Mesh(site, kind, nodes)).start()
+        deadline, wanted = time.monotonic() + _START_S_MAX, len(alone) + len(together)
+        while len(watcher.ready) < wanted:
+            if time.monotonic() > deadline:
+                raise TrialError(f"{wanted - len(watcher.ready)} of {wanted} nodes did not become ready")
+            time.sleep(0.1)
+        return _decisions(gateway_command(config, cycles), watcher)
+
+
+@contextmanager
+def _broker(folder: Path) -> Iterator[Watcher]:
+    """A mosquitto with the command's files, to which one user is added who may read everything."""
+    user, password = "watcher", secrets.token_urlsafe(24)
+    with (folder / "passwords").open("a") as file:
+        file.write(password_line(user, password, secrets.token_bytes(12)) + "\n")
+    with (folder / "acl").open("a") as file:
+        file.write(f"\nuser {user}\ntopic read #\n")
+    process = subprocess.Popen([str(find_mosquitto()), "-c", folder / "mosquitto.conf"], stderr=subprocess.DEVNULL)
+    watcher = None
+    try:
+        while not _answers(Login(user, password)):
+            if process.poll() is not None:
+                raise TrialError(f"mosquitto ended with code {process.returncode}; free ports from {_PORT - 1} on")
+            time.sleep(0.1)
+        watcher = Watcher(_PORT - 1, user, password)
+        yield watcher
+    finally:
+        if watcher:
+            watcher.close()
+        process.terminate()
+        process.wait()
+
+
+def _answers(login: Login) -> bool:
+    try:
+        return connect(LOOPBACK, _PORT - 1, 1.0, login) == 0
+    except (OSError, ValueError):
+        return False
+
+
+def _decisions(command: list[str], watcher: Watcher) -> list[Decided]:
+    """Run the gateway; what it decided, cycle by cycle."""
+    found = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gateway:
+        assert gateway.stdout is not None
+        for line in gateway.stdout:
+            at_s, decided = time.monotonic(), json.loads(line)
+            latency_ms = (at_s - watcher.report_s) * 1000
+            found.append(Decided(decided["cycle"], at_s, latency_ms, decided["late"], _resident(gateway.pid)))
+    return found
+
+
+def _resident(pid: int) -> int:
+    """Bytes of a process that lie in memory; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def verdict(found: list[Decided]) -> tuple[list[str], bool]:
+    """What people read of a run, and whether it is within the bounds; the first cycles do not count."""
+    warm = found[_WARM_CYCLES:]
+    missed = round(warm[-1].at_s - warm[0].at_s) - (len(warm) - 1)
+    late = sum(decided.late for decided in warm)
+    half, most = (float(value) for value in np.percentile([decided.latency_ms for decided in warm], (50, 99)))
+    resident = [decided.resident for decided in warm if decided.resident]
+    drift = max(resident) - resident[0]
+    lines = [
+        f"{len(warm)} cycles, {missed} missed (bound {MISSED_MAX}), {late} late reports",
+        f"last report to decision: p50 {half:.1f} ms, p99 {most:.1f} ms (bound {LATENCY_MS_MAX:g} ms)",
+        f"resident memory of the gateway: {resident[0] / 2**20:.1f} MB, grew by {drift / 2**20:.1f} MB"
+        f" (bound {DRIFT_BYTES_MAX >> 20} MB)",
+    ]
+    return lines, missed <= MISSED_MAX and most < LATENCY_MS_MAX and drift < DRIFT_BYTES_MAX
+
+
+def main() -> int:
+    """Run and print; returns the exit code."""
+    if not find_mosquitto() or not has_micropython():
+        print("trial_load: mosquitto or MicroPython is not installed", file=sys.stderr)
+        return 2
+    cycles = 60 * (QUICK_MINUTES if os.environ.get("QUICK") else MINUTES) + _WARM_CYCLES
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            lines, fine = verdict(run(Path(folder), cycles))
+    except TrialError as error:
+        print(f"trial_load: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
