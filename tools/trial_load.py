@@ -191,7 +191,7 @@ def verdict(found: list[Decided]) -> tuple[list[str], bool]:
     missed = round(warm[-1].at_s - warm[0].at_s) - (len(warm) - 1)
     late = sum(decided.late for decided in warm)
     half, most = (float(value) for value in np.percentile([decided.latency_ms for decided in warm], (50, 99)))
-    resident = [decided.resident for decided in warm if decided.resident]
+    resident = [decided.resident for decided in warm]
     drift = max(resident) - resident[0]
     lines = [
         f"{len(warm)} cycles, {missed} missed (bound {MISSED_MAX}), {late} late reports",
