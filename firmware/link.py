@@ -12,6 +12,7 @@ import socket
 
 from firmware import mqtt
 from firmware.node import Node
+from firmware.stages import TO_GATEWAY
 from protocol import frame, grid
 from protocol.compat import cold, const, ticks_add, ticks_diff, ticks_ms
 from protocol.health import MQTT_LOST, MQTT_PACKETS_IN, STRANGER
@@ -23,11 +24,8 @@ READS_MAX = const(8)
 # Where TLS waits, nothing tells for what: so often it is tried again.
 TLS_MS = const(20)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
-# Places among a node's topics behind the three destinations of stages.py.
-_STATE = const(3)
-_HEALTH = const(4)
-_WAVE = const(5)
-_NODES = const(6)
+# The place among a node's topics behind the three destinations of stages.py: how all nodes' topics begin.
+_NODES = const(3)
 # How topics end that a node listens to: cycle, n/<id>/down/ack; a member's ends in its corner.
 _CYCLE_END = const(101)
 _ACK_END = const(107)
@@ -77,7 +75,7 @@ class Link:
     def close(self) -> None:
         """Say goodbye and close."""
         if self.socket:
-            self._client.disconnect(self._topics[_STATE])
+            self._client.disconnect(self._own_topic(b"state"))
             self._guarded(self._write, self._now_ms)
         if self.socket:
             self.socket.close()
@@ -119,7 +117,7 @@ class Link:
     def _begin(self, now_ms: int) -> None:
         """The broker listens."""
         self._failures = 0
-        self._client.publish_surely(self._topics[_STATE], b"ready", now_ms)
+        self._client.publish_surely(self._own_topic(b"state"), b"ready", now_ms)
         self._was_ready = True
         self.node.rejoined = True
 
@@ -166,7 +164,7 @@ class Link:
             self.socket = None
         self.node.trace.fault(MQTT_LOST)
         self.node.wave.lose_link(now_ms)
-        self._client.withdraw(self._topics[_WAVE])  # offered again on the next connection: the broker may have lost it
+        self._client.withdraw(self._own_topic(b"wave"))  # offered anew on the next connection: the broker may have lost it
         self._was_ready = False
         self._pulled, self._offered = -1, ""
         self._client.drop()
@@ -175,6 +173,10 @@ class Link:
         wait_ms = wait_ms // 2 + random.getrandbits(15) * (wait_ms // 2) // 32768
         self._retry_ms = ticks_add(now_ms, wait_ms)
         return wait_ms
+
+    def _own_topic(self, leaf: bytes) -> bytes:
+        """The node's topic for a leaf; each that is kept costs the heap 80 bytes."""
+        return self._topics[TO_GATEWAY][: -len(b"up")] + leaf
 
     def _on_message(self, name, payload) -> None:
         """Take in what comes on a topic; the broker lets nobody speak where somebody else should."""
@@ -215,9 +217,9 @@ class Link:
         """Publish the set that the node offers."""
         self._offered = self.node.wave.offers
         if self._offered:
-            self._client.publish_file(self._topics[_WAVE], self._offered, now_ms)
+            self._client.publish_file(self._own_topic(b"wave"), self._offered, now_ms)
         else:
-            self._client.withdraw(self._topics[_WAVE])
+            self._client.withdraw(self._own_topic(b"wave"))
 
     @cold
     def _publish_health(self) -> None:
@@ -225,7 +227,7 @@ class Link:
         for place in range(len(self._client.counters)):
             counters[MQTT_PACKETS_IN + place] = self._client.counters[place]
         self.node.health_wanted = False
-        self._client.publish(self._topics[_HEALTH], bytes(counters))
+        self._client.publish(self._own_topic(b"health"), bytes(counters))
 
 
 def start_node(link) -> None:

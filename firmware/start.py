@@ -10,6 +10,7 @@ import sys
 
 from firmware import config, mqtt_session, slots
 from firmware.reading import open_sensor
+from firmware.stages import TO_GATEWAY
 from protocol import filter_set, topic
 from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
 from protocol.grid import SLOTS, neighbour_of, node_name
@@ -25,7 +26,7 @@ def prepare(path: str) -> tuple:
         address: (host, port) of the broker.
         tls: the Tls to connect with (firmware/encryption.py), or None.
         session: (keepalive_s, CONNECT packet, SUBSCRIBE packet, the node's facts as a retained PUBLISH packet).
-        topics: bytes: where halo, block and gateway frames go, then state, health and wave, then how all nodes' begin.
+        topics: bytes: where halo, block and gateway frames go, then how all nodes' begin.
         boot: 32 random bits.
         sensor: an open driver.
         filters: as `prepare_filters` returns it.
@@ -39,8 +40,6 @@ def prepare(path: str) -> tuple:
     filters = prepare_filters(settings["filters"], site, bytes.fromhex(settings["key"]))
     boot = int.from_bytes(os.urandom(4), "little")
     topics = said_topics(site, row, col)
-    about_topic = topics.pop()
-    topics.append(topic.nodes(site))
     name, tls, port, word = node_name(row, col), None, settings["port"], "none"
     if settings.get("psk") or settings.get("ca"):
         from firmware import encryption
@@ -54,10 +53,10 @@ def prepare(path: str) -> tuple:
         settings["keepalive_s"],
         mqtt_session.connect(site + "-" + name, topics[3], settings["keepalive_s"], login),
         mqtt_session.subscribe(heard_topics(site, row, col, exists), waves),
-        mqtt_session.retained(about_topic, facts),
+        mqtt_session.retained(topics[-1], facts),
     )
     address = settings["host"], port
-    names = [name.encode() for name in topics]
+    names = [name.encode() for name in topics[: TO_GATEWAY + 1] + [topic.nodes(site)]]
     return (row, col, exists), address, tls, session, names, boot, open_sensor(settings["sensor"]), filters
 
 

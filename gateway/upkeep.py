@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import running
 from gateway.gateway import Gateway
@@ -23,27 +23,24 @@ ENCRYPTIONS, UNKNOWN = ["psk", "certificate", "none"], "unknown"
 log = logging.getLogger(__name__)
 
 
+class Chores(NamedTuple):
+    """What is looked after between cycles."""
+
+    rollouts: Rollouts
+    learning: Learning
+    ageing: Ageing
+
+
 class Upkeep:
     """For one run of one gateway. A fault is said once and stops nothing: the next look tries again."""
 
-    def __init__(
-        self,
-        state: Path,
-        gateway: Gateway,
-        recorder: Recorder,
-        rollouts: Rollouts,
-        learning: Learning,
-        ageing: Ageing,
-        encryption: str,
-    ):
+    def __init__(self, state: Path, gateway: Gateway, recorder: Recorder, chores: Chores, encryption: str):
         """`state`: the folder that other programs look into; `encryption`: how the gateway reaches its broker."""
         self._state = state
         self._encryption = encryption
         self._gateway = gateway
         self._recorder = recorder
-        self._rollouts = rollouts
-        self._learning = learning
-        self._ageing = ageing
+        self._rollouts, self._learning, self._ageing = chores
         self._faults: dict[str, str] = {}
         self._written: dict[str, Any] = {}
 

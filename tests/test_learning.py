@@ -20,7 +20,7 @@ from gateway.rollouts import Order, Rollouts
 from gateway.store import ACTIVE, PUSHED, REFUSED
 from gateway.store_age import CHUNK_CYCLES, Ageing, Keeping
 from gateway.store_schema import StoreError
-from gateway.upkeep import Upkeep
+from gateway.upkeep import Chores, Upkeep
 
 EVERY = 4
 # Far longer than any test that holds a training back; it bounds one that fails.
@@ -284,7 +284,7 @@ def test_the_service_decides_and_stores_while_a_training_runs(store, teach):
     lessons, bench, busy = teach(Trained(BETTER, 0.75, 0.875, True)), Bench(store), []
     lessons.go.clear()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S + 1)
-    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, Mock(), "psk")
+    upkeep = Upkeep(store.path.parent, bench.gateway, recorder, Chores(bench.rollouts, bench.learning, Mock()), "psk")
     beside = service.Beside(lambda _outcome: busy.append(bench.learner.busy), upkeep.look)
     service.serve(bench.gateway, LinkToNobody(), recorder, beside, 0, EVERY + 20)
     assert [False] * EVERY + [True] * 20 == busy
@@ -301,14 +301,15 @@ def test_the_service_counts_what_nodes_say_of_their_connection_whatever_that_is(
     bench = Bench(store)
     bench.gateway.about = {(0, col): {"encryption": word} for col, word in enumerate(["psk", "psk", [], "x"])}
     bench.gateway.about[1, 0] = {}
-    upkeep = Upkeep(store.path.parent, bench.gateway, None, bench.rollouts, bench.learning, "none")
+    upkeep = Upkeep(store.path.parent, bench.gateway, Mock(), Chores(bench.rollouts, bench.learning, Mock()), "none")
     assert {"gateway": "none", "nodes": {"psk": 2, "unknown": 3}} == upkeep.facts()["encryption"]
 
 
 def test_a_fault_between_cycles_is_said_once_and_stops_nothing(store, caplog):
     bench, ageing = Bench(store), Mock()
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S)
-    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, bench.rollouts, bench.learning, ageing, "psk")
+    chores = Chores(bench.rollouts, bench.learning, ageing)
+    upkeep = Upkeep(store.path.parent / "gone", bench.gateway, recorder, chores, "psk")
     store._database.execute("ALTER TABLE models RENAME TO gone")
     ageing.look.side_effect = StoreError("thermesh.db: is damaged")
     for _ in range(3):
@@ -324,7 +325,8 @@ def test_between_cycles_old_ones_are_put_together(store):
     bench = Bench(store)
     recorder = service.Recorder(store, 7, LIMITS_DEFAULT, lambda: NOON_S - 7_200)
     with Ageing(store.path.parent, SITE, Keeping(), lambda: NOON_S) as ageing:
-        upkeep = Upkeep(store.path.parent, bench.gateway, recorder, bench.rollouts, bench.learning, ageing)
+        chores = Chores(bench.rollouts, bench.learning, ageing)
+        upkeep = Upkeep(store.path.parent, bench.gateway, recorder, chores, "none")
         beside = service.Beside(lambda _outcome: None, upkeep.look)
         service.serve(bench.gateway, LinkToNobody(), recorder, beside, 0, CHUNK_CYCLES)
     assert (1, 0) == (rows_of(store.path.parent, "chunks"), rows_of(store.path.parent, "records"))

@@ -9,7 +9,7 @@ from mesh_in_memory import RUN, TIMING
 from test_gateway import all_report, gateway, name_of, report_of, say
 
 from gateway.quarantine import GOOD_CYCLES, Quarantine, allowed
-from gateway.upkeep import Upkeep
+from gateway.upkeep import Chores, Upkeep
 from protocol.health import COUNTERS
 
 PERIOD_MS = TIMING.period_ms
@@ -176,7 +176,7 @@ def test_what_nodes_did_is_told_to_other_programs_the_worst_first(tmp_path):
     site.start_cycle(0)
     site.on_message(name_of(OTHER, "state"), b"well")
     flood(site)
-    facts = Upkeep(tmp_path, site, Mock(), None, Learning, None).facts()
+    facts = Upkeep(tmp_path, site, Mock(), Chores(None, Learning, None), "none").facts()
     assert {"n-00-02": 1} == facts["quarantine"]
     assert [("n-00-02", {"malformed": BOUND, "flood": 1}), ("n-00-00", {"malformed": 1})] == [*facts["faults"].items()]
 

@@ -23,7 +23,7 @@ from gateway.site import Cell, Site
 from gateway.store import ACTIVE, PUSHED, REFUSED, Store, StoredModel
 from gateway.store_age import Ageing
 from gateway.twin import NOTHING
-from gateway.upkeep import Upkeep
+from gateway.upkeep import Chores, Upkeep
 from protocol.grid import node_name
 from tools.acl import guests_of
 from tools.mesh.files import Access, write_node_files
@@ -85,7 +85,7 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
         learning = stack.enter_context(Learning(config.learning, learner, store, rollouts))
         recorder = service.Recorder(store, run, config.limits)
         ageing = stack.enter_context(Ageing(config.state, config.site, config.keeping))
-        upkeep = Upkeep(config.state, gateway, recorder, rollouts, learning, ageing, broker.encryption)
+        upkeep = Upkeep(config.state, gateway, recorder, Chores(rollouts, learning, ageing), broker.encryption)
 
         def look() -> None:
             broker.keep_alive()

@@ -13,10 +13,12 @@ from gateway.config import GatewayConfig, load_config
 from gateway.site import Site, SiteError
 from gateway.site_file import add_node, cell_named, remove_node
 from protocol.grid import node_name
-from tools.broker_config import Listener, write_config
+from tools.broker_config import Listeners, write_config
 
 ADDED, REPLACED, REMOVED = "added", "replaced", "removed"
 MOSQUITTO = "mosquitto"
+# Plain, TLS and PSK, in this order.
+_LISTENERS = 3
 _LISTENER = re.compile(r"^listener (\d{1,5}) (\S+)$", re.MULTILINE)
 
 
@@ -113,11 +115,12 @@ def _write_broker_files(config: Path, loaded: GatewayConfig, site: Site) -> Path
     """Mosquitto's files anew where `thermesh broker config` put them by itself; passwords in any case."""
     folder = loaded.state / MOSQUITTO
     file = folder / "mosquitto.conf"
-    listener = _LISTENER.search(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
-    if listener is None:
+    found = _LISTENER.findall(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else []
+    if len(found) != _LISTENERS:
         passwords.load_or_make(loaded.state, site)
         return None
-    write_config(config, None, Listener(listener[2], int(listener[1])))
+    (port, plain_address), (tls_port, address), _ = found
+    write_config(config, None, Listeners(address, int(port), int(tls_port), plain_address == address))
     return folder
 
 
