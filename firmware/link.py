@@ -164,7 +164,7 @@ class Link:
             self.socket = None
         self.node.trace.fault(MQTT_LOST)
         self.node.wave.lose_link(now_ms)
-        self._client.withdraw(self._own_topic(b"wave"))  # offered anew on the next connection: the broker may have lost it
+        self._client.withdraw(self._own_topic(b"wave"))  # offered again when connected: the broker may have lost it
         self._was_ready = False
         self._pulled, self._offered = -1, ""
         self._client.drop()
