@@ -145,6 +145,7 @@ class Gateway:
         self._acked_cycle = 0
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._accounted = np.zeros(site.mask.shape, np.bool_)
+        self._offline = np.zeros(site.mask.shape, np.bool_)
         self._to_acknowledge: set[Cell] = set()
         self._due_ms = 0
         self._named: set[Cell] = set()
@@ -200,6 +201,7 @@ class Gateway:
         self.next_cycle += 1
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
+            self._offline[cell] = False
         flags = self._follow_rollout()
         flags |= self._open_assembly(cycle, self._absent())
         challenges = beacon.CHALLENGE_EXCHANGES if self.copies and flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0
@@ -249,6 +251,7 @@ class Gateway:
             self._on_report(cell, payload)
         elif leaf == "state" and payload.decode("ascii", "replace") in STATES:
             self.states[cell] = payload.decode("ascii")
+            self._offline[cell] = self.states[cell] in OFFLINE
             if self.states[cell] == "ready":
                 self._presence.heard([cell])
         elif leaf == "about":
@@ -325,9 +328,7 @@ class Gateway:
 
     def _absent(self) -> NDArray[np.bool_]:
         """Cells not worth waiting for: gone, in quarantine, or known to have lost their connection."""
-        absent = self._presence.gone
-        for cell, state in self.states.items():
-            absent[cell] |= state in OFFLINE
+        absent = self._presence.gone | self._offline
         for cell in self.quarantine.cells:
             absent[cell] = True
         return absent
