@@ -13,6 +13,7 @@ from firmware.reading import open_sensor
 from firmware.stages import TO_GATEWAY
 from protocol import filter_set, topic
 from protocol.filter_set import CONFIRMED, RETURNED, STAGED, TRIAL
+from protocol.frame import WIRE_VERSION
 from protocol.grid import SLOTS, neighbour_of, node_name
 
 VERSION = "0.1.0"
@@ -163,6 +164,7 @@ def about(boot: int, filter_version: int, encryption: str = "none") -> dict:
         "runtime": name + " " + ".".join([str(part) for part in version if part]),
         "heap": gc.mem_alloc() + gc.mem_free() if name == "micropython" else None,
         "firmware": VERSION,
+        "wire": WIRE_VERSION,
         "boot": boot,
         "filter_version": filter_version,
         "encryption": encryption,

@@ -467,10 +467,15 @@ class Gateway:
             facts = json.loads(payload) if len(payload) <= ABOUT_SIZE_MAX else None
         except (ValueError, RecursionError):
             facts = None
-        if isinstance(facts, dict):
-            self.about[cell] = facts
-        else:
+        if not isinstance(facts, dict):
             self._fault("malformed", cell)
+            return
+        self.about[cell] = facts
+        wire = facts.get("wire", frame.WIRE_VERSION)  # nodes of the first releases do not say it
+        if wire != frame.WIRE_VERSION:
+            self._fault("other_wire_version", cell)
+            says = f"says that it speaks wire version {str(wire)[:20]!r}, not {frame.WIRE_VERSION}"
+            log.warning("node %s %s: it takes no part; flash it with this release", node_name(*cell), says)
 
     def _on_flood(self, cell: Cell) -> None:
         """A message of a node in quarantine is dropped as it is."""

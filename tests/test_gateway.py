@@ -359,6 +359,22 @@ def test_reports_from_the_future_never_leave_the_gateway_without_a_number():
     assert 0 == beacon_fields(site.start_cycle(0)).cycle
 
 
+@pytest.mark.parametrize("wire", [2, 0, "1", None, "x" * 100])
+def test_a_node_that_speaks_another_wire_version_is_named(caplog, wire):
+    site = gateway()
+    site.on_message(name_of((0, 1), "about"), json.dumps({"wire": wire}).encode())
+    assert {(0, 1): {"other_wire_version": 1}} == site.node_faults
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"node n-00-01 says that it speaks wire version {str(wire)[:20]!r}, not 1: it takes no part; flash" in line
+
+
+@pytest.mark.parametrize("facts", [{}, {"wire": 1}])
+def test_a_node_of_this_wire_version_or_of_the_first_releases_takes_part(caplog, facts):
+    site = gateway()
+    site.on_message(name_of((0, 1), "about"), json.dumps(facts).encode())
+    assert ({}, []) == (site.node_faults, caplog.records)
+
+
 # Beacons
 
 
