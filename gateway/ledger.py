@@ -3,9 +3,10 @@
 At the node: frames and their bytes as the protocol defines them. At the broker: MQTT packets with headers and topics,
 every delivery counted, because fan-out and not the number of nodes sets a broker's load. On the air: the same frames in
 802.15.4. The same frames stand by kind, by what they are for (LAYERS), and by node. Control traffic is inside the
-totals: beacons, the health messages that they ask for, and all that has to do with filters. States and facts that nodes
-retain at the broker are not: they are said at the start, before anything is counted. Nor are the proofs of mode event,
-which stand beside: nobody needs them but who checks. A cheaper alternative is shown as cheaper (gateway/comparison.py).
+totals: beacons and acknowledgements, the health messages that are asked for, and all that has to do with filters.
+States and facts that nodes retain at the broker are not: they are said at the start, before anything is counted. Nor
+are the proofs of mode event, which stand beside: nobody needs them but who checks. A cheaper alternative is shown as
+cheaper (gateway/comparison.py).
 """
 
 import math
@@ -47,7 +48,7 @@ LAYERS = {
     "halo_1": ("reading", "no_reading", "value", "challenge"),
     "halo_2": ("activations",),
     "upward": ("member", "report", "state"),
-    "control": ("beacon", "health", "filters", "refresh", "wave"),
+    "control": ("beacon", "ack", "health", "filters", "refresh", "wave"),
 }
 # A line of problems names so many nodes.
 _NAMES_MAX = 5
@@ -117,7 +118,7 @@ def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) 
     Args:
         site: for the number of nodes and the length of its topics.
         counted: what its nodes spent on the cycles.
-        traffic: the gateway's counts over the same cycles: frames of `beacons`, `waves`, `reports`, `states`,
+        traffic: the gateway's counts over the same cycles: frames of `beacons`, `acks`, `waves`, `reports`, `states`,
             `holdings`, and of `copies`, the filter sets that nodes published for their neighbours; and their bytes as
             `beacon_bytes` and so on, `copy_bytes`. What is left out did not happen.
         cycles: how many.
@@ -125,6 +126,7 @@ def ledger(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) 
     counters = counted.counters
     kinds = {name: _row(*sent_of(counters, (kind,)), cycles) for kind, name in NODE_KINDS.items()}
     kinds |= control(counted, traffic, cycles)
+    kinds["ack"] = _row(traffic.get("acks", 0), traffic.get("ack_bytes", 0), cycles)
     copies = traffic.get("copies", 0), traffic.get("copy_bytes", 0)
     kinds["wave"] = _row(traffic.get("waves", 0) + copies[0], traffic.get("wave_bytes", 0) + copies[1], cycles)
     return {
@@ -220,21 +222,23 @@ def _per_node(counted: Spent, copies: tuple[int, int], cycles: int) -> dict[str,
 
 
 def _broker(site: Site, counted: Spent, traffic: Mapping[str, int], cycles: int) -> dict[str, float]:
-    """The nodes' own counts, and the gateway's share: beacons and waves in; reports, states, FILTERS and health out."""
+    """The nodes' own counts, and the gateway's share: what it says in; reports, states, FILTERS and health out."""
     counters = counted.counters
     beacons = _on_mqtt(topic.cycle(site.name), traffic["beacons"], traffic["beacon_bytes"])
     reports = _on_mqtt(_up(site), traffic["reports"], traffic["report_bytes"])
+    acks, ack_bytes = traffic.get("acks", 0), traffic.get("ack_bytes", 0)
     waves = _on_mqtt(topic.wave(site.name), traffic.get("waves", 0), traffic.get("wave_bytes", 0))
     states = _on_mqtt(_up(site), traffic.get("states", 0), traffic.get("state_bytes", 0))
     proved = int(counters[SENT + frame.PROOF])
     proofs = _on_mqtt(_up(site), proved, int(counters[SENT_BYTES + frame.PROOF]))
     holdings = _on_mqtt(_up(site), traffic.get("holdings", 0), traffic.get("holding_bytes", 0))
     healths = _on_mqtt(_health(site), counted.nodes, counted.nodes * HEALTH_SIZE)
-    gave = traffic["beacons"] + traffic.get("waves", 0)
+    gave = traffic["beacons"] + acks + traffic.get("waves", 0)
+    told = beacons + waves + _on_mqtt(topic.of_node(site.name, 0, 0, topic.ACK), acks, ack_bytes)
     took = traffic["reports"] + traffic.get("states", 0) + traffic.get("holdings", 0) + counted.nodes
     return {
         "messages_in": round((int(counters[MQTT_PACKETS_OUT]) - proved + gave) / cycles, 2),
-        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) - proofs + beacons + waves) / cycles, 2),
+        "bytes_in": round((int(counters[MQTT_BYTES_OUT]) - proofs + told) / cycles, 2),
         "messages_out": round((int(counters[MQTT_PACKETS_IN]) + took) / cycles, 2),
         "bytes_out": round((int(counters[MQTT_BYTES_IN]) + reports + states + holdings + healths) / cycles, 2),
     }

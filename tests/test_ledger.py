@@ -146,12 +146,13 @@ def test_frames_are_told_apart_by_kind_whether_sent_or_taken_in():
 
 
 def test_the_broker_gets_what_nodes_and_gateway_send_and_delivers_what_they_get():
-    """One cycle: what nodes count at MQTT, and the gateway's beacon in, its reports and health messages out."""
+    """One cycle: what nodes count at MQTT, the gateway's beacon and two words in, reports and health out."""
     at = {MQTT_PACKETS_OUT: 10, MQTT_BYTES_OUT: 1000, MQTT_PACKETS_IN: 20, MQTT_BYTES_IN: 2000}
-    traffic = Counter(beacons=1, beacon_bytes=29, reports=1, report_bytes=24)
+    traffic = Counter(beacons=1, beacon_bytes=29, reports=1, report_bytes=24, acks=2, ack_bytes=32)
     found = ledger.ledger(SITE, counted(at=at), traffic, 1)["broker"]
+    acks = 2 * (16 + len("tm/1/pair/n/n-00-00/down/ack") + 4)
     beacon, report, healths = 29 + CYCLE_TOPIC + 4, 24 + UP_TOPIC + 4, 2 * (HEALTH + HEALTH_TOPIC + 5)
-    assert (11, 1000 + beacon) == (found["messages_in"], found["bytes_in"])
+    assert (13, 1000 + beacon + acks) == (found["messages_in"], found["bytes_in"])
     assert (23, 2000 + report + healths) == (found["messages_out"], found["bytes_out"])
 
 
