@@ -1,5 +1,6 @@
 """A site that runs, with a guarded broker: a node comes, gets another device, and goes, while cycles go on, exact."""
 
+import json
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,10 @@ from guarded_bench import OBSERVER, Client, generate, on_cpython, running, secre
 
 from gateway import broker
 from gateway.broker import LOOPBACK
-from gateway.passwords import Login
+from gateway.passwords import Login, password_line
 from gateway.site import load_site
 from gateway.store import Store
-from tools.broker_config import password_line
+from protocol.grid import parse_node_name
 from tools.cli import FINE, app
 
 pytestmark = [needs_mosquitto, pytest.mark.slow]
@@ -39,7 +40,7 @@ class LiveSite:
         """As people do; but the bench's observer, who is none of the site's users, stays."""
         folder = self.state / "mosquitto"
         with (folder / "passwords").open("a") as file:
-            file.write(password_line(*OBSERVER, b"twelve bytes") + "\n")
+            file.write(password_line(OBSERVER.user, OBSERVER.password, b"twelve bytes") + "\n")
         with (folder / "acl").open("a") as file:
             file.write(f"\nuser {OBSERVER.user}\ntopic readwrite #\n")
         self._mosquitto.send_signal(subprocess.signal.SIGHUP)
@@ -52,7 +53,10 @@ class LiveSite:
             self._nodes[name].enter_context(on_cpython(file))
 
     def _is_written(self, name, file):
-        return file.exists() and secrets_of(self.config)[name] in file.read_text()
+        """Whether the gateway wrote the node's file for the site as it is now."""
+        text = file.read_text() if file.exists() else ""
+        mask = load_site(self.config.parent / "site.toml").neighbour_masks[parse_node_name(name)]
+        return text.endswith("}") and secrets_of(self.config)[name] in text and json.loads(text)["neighbours"] == mask
 
     def stop(self, *names):
         for name in names:
