@@ -195,7 +195,9 @@ class Link:
         if kind == frame.BEACON:
             return name[-1] == _CYCLE_END
         if kind == frame.MEMBER:
-            return name[-1] == _DIGIT_0 + grid.corner_of(row, col)
+            mates = row // grid.BLOCK_SIDE == self.node.row // grid.BLOCK_SIDE
+            mates = mates and col // grid.BLOCK_SIDE == self.node.col // grid.BLOCK_SIDE
+            return mates and name[-1] == _DIGIT_0 + grid.corner_of(row, col)
         return bytes(name[len(self._topics[_NODES]) :]) == grid.node_name(row, col).encode() + b"/halo"
 
     def _on_set(self, at: int, size: int, data) -> None:

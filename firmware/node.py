@@ -153,6 +153,7 @@ class Node:
             for name in self.loaded:
                 forget(name)
             self.rejoined = True  # it knows nothing of what the other knew
+            ring.let_go_all(self.ring, frame.STATE)
         if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 
@@ -274,26 +275,32 @@ class Node:
             self.send(TO_GATEWAY, data)
 
     def _settle_reports(self, data) -> None:
+        """See what a beacon says of what waits."""
         if not ring.is_empty(self.ring):
             self._go_through_ring(data)
 
     @cold
     def _go_through_ring(self, data) -> None:
-        """Drop what this beacon confirms, and say again what it could have confirmed, and what is older."""
-        acked_cycle, run, place, repeats = self.beacon.acked_cycle, self.beacon.run & 0xFF, ring.FIRST, REPEATS_MAX
+        """Drop what this beacon confirms; say the oldest again, but none of the open cycle: it cannot speak of that."""
+        latest, place, repeats, has_older = self.beacon, ring.FIRST, REPEATS_MAX, False
         is_acked = beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE)
         while place < ring.end_of(self.ring):
             waiting = ring.waiting_at(self.ring, place)
-            cycle, is_of_run = frame.cycle_of(waiting, acked_cycle), frame.run_of(waiting) == run
-            is_report = frame.kind_of(waiting) == frame.REPORT  # nobody asks for another run's states
-            if cycle == acked_cycle and is_acked if is_of_run else not is_report:
+            cycle, is_report = frame.cycle_of(waiting, latest.acked_cycle), frame.kind_of(waiting) == frame.REPORT
+            is_of_run = frame.run_of(waiting) == latest.run & 0xFF
+            if is_of_run and is_acked and cycle == latest.acked_cycle:
+                is_acked = not is_report  # of two reports of one cycle it confirms the first
                 ring.let_go(self.ring, place)
-                continue
-            if repeats and is_report and not (is_of_run and cycle > acked_cycle):  # a mode tells its state anew itself
-                repeats -= 1
-                self.trace.fault(REPEATED)
-                self.send(TO_GATEWAY, bytes(waiting))
-            place += 1 + len(waiting)
+            elif not is_of_run and not is_report:
+                ring.let_go(self.ring, place)  # nobody asks for another run's states
+            else:
+                is_open = is_of_run and latest.acked_cycle < cycle <= latest.cycle
+                if is_report and repeats and not is_open:  # a mode tells its state anew itself
+                    repeats -= 1
+                    self.trace.fault(REPEATED)
+                    self.send(TO_GATEWAY, report.marked(bytes(waiting), has_older))
+                has_older |= is_report
+                place += 1 + len(waiting)
 
     @rare
     def on_acknowledgement(self, data) -> None:
@@ -362,8 +369,8 @@ class Node:
     @cold
     def tell_gateway(self, data: bytes) -> None:
         """Send a report, or a state of mode event, and keep it until it is acknowledged."""
-        if not ring.is_empty(self.ring) and frame.kind_of(data) == frame.REPORT:
-            data = report.with_older(data)
+        if frame.kind_of(data) == frame.REPORT:
+            data = report.marked(data, ring.holds(self.ring, frame.REPORT))
         ring.hold(self.ring, data)
         self.send(TO_GATEWAY, data)
 

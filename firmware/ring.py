@@ -47,6 +47,17 @@ def hold(ring, data) -> None:
     _set_end(ring, end + 1 + size)
 
 
+def holds(ring, kind: int) -> bool:
+    """Whether a frame of a kind waits."""
+    place = FIRST
+    while place < end_of(ring):
+        waiting = waiting_at(ring, place)
+        if frame.kind_of(waiting) == kind:
+            return True
+        place += 1 + len(waiting)
+    return False
+
+
 def let_go(ring, place: int) -> None:
     """Forget the frame at a place; the next one is there then."""
     end, behind = end_of(ring), place + 1 + ring[place]

@@ -102,7 +102,7 @@ class Assembly:
         self._no_reading = np.zeros(shape, np.bool_)
         self._absence = np.zeros((exchanges, *shape), np.uint8)
         self._left_out = np.zeros(site.block_shape, np.bool_)
-        self._reporters = np.zeros(shape, np.bool_)
+        self._owners = np.zeros(shape, np.bool_)
 
     @property
     def accounted(self) -> NDArray[np.bool_]:
@@ -116,7 +116,7 @@ class Assembly:
         Who is pooled by another node handed over to it and made no report; of all others one has to be there.
         """
         spoken_of = blocks_with(self.accounted, self._site) & ~self._left_out
-        return spoken_of & ~blocks_with(self._site.mask & ~self._pooled & ~self._reporters, self._site)
+        return spoken_of & ~blocks_with(self._site.mask & ~self._pooled & ~self._owners, self._site)
 
     def leave_out(self, owner: Cell) -> None:
         """A report of this cycle is not taken, so its block is not settled, whoever else reports of it."""
@@ -135,7 +135,7 @@ class Assembly:
         if all(accounted[members[corner]] for corner in pooled + silent):
             self.doubles += 1
             return False
-        self._reporters[owner] = True
+        self._owners[owner] = True
         for corner in silent:
             self._no_reading[members[corner]] = True
         for corner in pooled:

@@ -140,6 +140,7 @@ class Gateway:
         self._base = topic.base(site.name) + "n/"
         self._exchanges = model.filters.exchanges
         self._assembly: Assembly | EventAssembly | None = None
+        self._closed: Assembly | EventAssembly | None = None
         self._node_states = States(site)
         self._reports: Reports | None = None
         self._acked_cycle = 0
@@ -172,6 +173,9 @@ class Gateway:
             self._acked = np.zeros_like(self._acked)
             return
         arrivals = outcome.arrivals
+        for cell, _, _ in arrivals.in_cycle:
+            if self.received.is_lacking(cell):  # one of the very same cycle, perhaps
+                self._acked[block_of(cell)] = False
         self._to_acknowledge.update(late.key.cell for late in arrivals.late)
         self._to_acknowledge.update(key.cell for key in arrivals.in_cycle if not self._acked[block_of(key.cell)])
 
@@ -266,7 +270,7 @@ class Gateway:
         assembly = self._assembly
         if assembly is None or not (now_ms >= self._due_ms or self._is_complete(assembly)):
             return None
-        self._assembly = None
+        self._assembly, self._closed = None, assembly
         self._acked_cycle, self._acked = assembly.cycle, assembly.settled_blocks
         self._accounted = assembly.accounted
         self.faults["double"] += assembly.doubles
@@ -379,8 +383,9 @@ class Gateway:
             return False
         if assembly is None or cycle != assembly.cycle:
             self._on_other_cycle(cell, cycle, report)
-            if isinstance(assembly, ChangeAssembly):
-                assembly.take_late(cell, cycle, frame.version_of(payload), report)
+            latest = assembly or self._closed
+            if isinstance(latest, ChangeAssembly):
+                latest.take_late(cell, cycle, frame.version_of(payload), report)
             return False
         if frame.version_of(payload) != self.model.filters.version & 0xFFFF:
             self._fault("other_version", cell)
@@ -393,6 +398,7 @@ class Gateway:
                 self._of_node(cell)["misfit" if assembly.misfits > misfits else "double"] += 1
             return taken
         self._fault("other_mode", cell)
+        assembly.leave_out(cell)
         return False
 
     def _on_state(self, cell: Cell, payload: bytes) -> None:
@@ -471,6 +477,8 @@ class Gateway:
             self._fault("malformed", cell)
             return
         self.about[cell] = facts
+        if _is_u32(facts.get("boot")):
+            self.received.start(cell, facts["boot"])
         wire = facts.get("wire", frame.WIRE_VERSION)  # nodes of the first releases do not say it
         if wire != frame.WIRE_VERSION:
             self._fault("other_wire_version", cell)

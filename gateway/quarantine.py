@@ -5,14 +5,14 @@ then its first words too many shut it out again.
 
 What a node can need is counted between two beacons, whatever it is about:
 
-    17  reports: this cycle's, and 16 that wait for their acknowledgement, each said once a beacon
+     3  reports: this cycle's, and two that wait for their acknowledgement
     25  states of mode event: one for each word that may change it, the own, eight neighbours', 16 in challenges
      1  proof
      5  words of its filters: when the beacon asks, staged, on trial, confirmed, returned
      2  health messages: when a beacon asks, and between two cycles
-    14  and room for what a network says twice
+    28  and room for what a network says twice
     --
-    64  and for each connection 20 more: lost, ready, about, word of its filters, 16 reports that waited
+    64  and for each connection 20 more: lost, ready, about, word of its filters, and room as above
 
 A node takes half a second at least to connect again (firmware/link.py); one that does so more than 60 times in a cycle
 is of no use to it either.

@@ -78,7 +78,7 @@ class Received:
     def __init__(self, known: dict[Cell, list[Reporter]]):
         """`known`: of each node its latest starts, the latest at the end, as a store gives them."""
         self._reporters = {cell: reporters[-1] for cell, reporters in known.items() if reporters}
-        self._former = {cell: reporters[-2].boot for cell, reporters in known.items() if len(reporters) > 1}
+        self._former = {cell: {reporter.boot for reporter in found[:-1]} for cell, found in known.items()}
         self._open: dict[Key, bool] = {}  # whether older ones wait behind it
         self._in_cycle: list[Key] = []
         self._late: list[Late] = []
@@ -87,9 +87,20 @@ class Received:
     def is_news(self, key: Key) -> bool:
         """Whether a report was neither kept nor taken before, and may still be."""
         reporter = self._reporters.get(key.cell)
-        if key in self._open or self._former.get(key.cell) == key.boot:
+        if key in self._open or key.boot in self._former.get(key.cell, ()):
             return False
         return reporter is None or reporter.boot != key.boot or reporter.needs(key.seq)
+
+    def start(self, cell: Cell, boot: int) -> None:
+        """A node says that it started: what the start before it held is lost, also where it never reports again."""
+        known = self._reporters.get(cell)
+        if known and known.boot != boot and boot not in self._former.get(cell, ()):
+            self._open.setdefault(Key(cell, boot, 0), False)
+
+    def is_lacking(self, cell: Cell) -> bool:
+        """Whether reports of a node may still come that were made before its latest."""
+        reporter = self._reporters.get(cell)
+        return reporter is not None and bool(reporter.missing)
 
     def take(self, key: Key, has_older: bool) -> None:
         """A report that is news is in the cycle."""
@@ -120,7 +131,7 @@ class Received:
         for cell, reporter in self._next.reporters if self._next and kept else ():
             before = self._reporters.get(cell)
             if before and before.boot != reporter.boot:
-                self._former[cell] = before.boot
+                self._former.setdefault(cell, set()).add(before.boot)
             self._reporters[cell] = reporter
         self._next = None
         self._open.clear()
@@ -145,20 +156,21 @@ class Received:
 def _advance(before: Reporter | None, key: Key, has_older: bool) -> tuple[Reporter, list[Gap]]:
     """What came of a node's start once one more report did, and what is lost by then."""
     gaps: list[Gap] = []
-    if before is None:  # what it reported to others is none of ours
-        before = Reporter(key.boot, key.seq - WINDOW if has_older else key.seq - 1)
+    if before is None:
+        before = Reporter(key.boot, 0)
     elif before.boot != key.boot:
         gaps = [*_gaps(key.cell, before.boot, before.missing), Gap(key.cell, before.boot, before.last + 1, None)]
         before = Reporter(key.boot, 0)
-    first = max(before.last + 1, 1)
     last = max(before.last, key.seq)
-    oldest = last - WINDOW + 1
-    if first < oldest:
-        gaps.append(Gap(key.cell, key.boot, first, oldest - 1))
-    missing = (before.missing | set(range(max(first, oldest), key.seq))) - {key.seq}
-    lost = {seq for seq in missing if seq < oldest or (seq < key.seq and not has_older)}
+    # What is below this never comes.
+    floor = max(last - WINDOW + 1, 0 if has_older else key.seq)
+    lost = {seq for seq in before.missing if seq < floor} - {key.seq}
     gaps += _gaps(key.cell, key.boot, lost)
-    return Reporter(key.boot, last, frozenset(missing - lost)), gaps
+    first, end = before.last + 1, min(floor, key.seq)
+    if first < end:
+        gaps.append(Gap(key.cell, key.boot, first, end - 1))
+    missing = before.missing - lost | set(range(max(first, floor), key.seq))
+    return Reporter(key.boot, last, missing - {key.seq}), gaps
 
 
 def _gaps(cell: Cell, boot: int, lost: Iterable[int]) -> list[Gap]:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from gateway.decision import Limits, State
 from gateway.gateway import Gateway, Outcome
 from gateway.link import Link
 from gateway.received import Arrivals
+from gateway.site import Cell
 from gateway.store import Basis, Store
 from gateway.store_schema import StoreError
 from protocol.grid import node_name
@@ -72,12 +74,14 @@ class Recorder:
     def _count(self, arrivals: Arrivals) -> None:
         self.late += len(arrivals.late)
         self.gaps += len(arrivals.gaps)
-        for cell, boot, first, last in arrivals.gaps:
-            name = node_name(*cell)
-            if last is None:
-                log.info("%s started anew: what it reported before and nobody heard is lost, from %d on", name, first)
+        lost: Counter[Cell] = Counter()
+        for cell, _, first, last in arrivals.gaps:
+            lost[cell] += 0 if last is None else last - first + 1
+        for cell, count in lost.items():
+            if count:
+                log.warning("%s: %d of its reports are lost", node_name(*cell), count)
             else:
-                log.warning("%s: reports %d to %d of its start %08x are lost", name, first, last, boot)
+                log.info("%s started anew: what it reported before and nobody heard is lost", node_name(*cell))
 
 
 def monotonic_ms() -> int:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from gateway import store_reports
 from gateway.site import Site
 from gateway.store_blobs import SIZES_LEN, inflate, sizes_of
 from gateway.store_chunks import pack_chunk
@@ -129,6 +130,7 @@ class Ageing:
         with self._write():
             for table, column in _OF_CYCLES.items():
                 deleted = self._database.execute(f"DELETE FROM {table} WHERE {column} <= ?", (last,)).rowcount
+            store_reports.forget(self._database, last)
         return deleted
 
     def _oldest_alone(self) -> list[tuple[int, bytes, float]]:

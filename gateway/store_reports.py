@@ -12,10 +12,11 @@ import numpy as np
 
 from gateway.received import WINDOW, Arrivals, Gap, Key, Late, Reporter
 from gateway.site import Cell
+from protocol.grid import CORNERS
 
 _BYTES_EACH = 8
-# A start of a node has one report in a cycle; nothing much larger is unpacked.
-_EACH_MAX = 2
+# So many reports of one node fit a cycle, each of which names one more member; nothing much larger is unpacked.
+_EACH_MAX = CORNERS
 
 STEP = (
     """CREATE TABLE reporters (
@@ -25,6 +26,7 @@ STEP = (
         boot INTEGER NOT NULL,
         last INTEGER NOT NULL,
         missing INTEGER NOT NULL,
+        cycle_id INTEGER NOT NULL,
         UNIQUE (row, col, boot)
     ) STRICT""",
     """CREATE TABLE cycle_reports (
@@ -48,13 +50,14 @@ STEP = (
 )
 """The tables, a step of gateway/store_schema.py. `missing`: bit k, report last - 1 - k may still come.
 
-The cycle of a late report or of a gap is the one that it was stored with.
+The cycle of a late report or of a gap is the one that it was stored with, that of a reporter the last one with which
+something of it was.
 """
 
 
 def add(database: sqlite3.Connection, cycle_id: int, arrivals: Arrivals) -> None:
     """Keep what came with a cycle, within the transaction that keeps the cycle."""
-    ids = {(cell, reporter.boot): _keep_reporter(database, cell, reporter) for cell, reporter in arrivals.reporters}
+    ids = {(cell, reporter.boot): _keep(database, cycle_id, cell, reporter) for cell, reporter in arrivals.reporters}
 
     def id_of(cell: Cell, boot: int) -> int:
         return ids.get((cell, boot)) or _find(database, cell, boot)
@@ -72,7 +75,7 @@ CYCLE = """SELECT cycle_reports.keys FROM cycle_reports JOIN cycles ON id = cycl
     WHERE run = ? AND cycle = ?"""
 NAMED = "SELECT id, row, col, boot FROM reporters"
 LATE = """SELECT row, col, boot, seq, frame FROM late_reports JOIN reporters ON id = reporter_id
-    ORDER BY cycle_id, reporter_id, seq"""
+    ORDER BY late_reports.cycle_id, reporter_id, seq"""
 GAPS = """SELECT row, col, boot, first, gaps.last FROM gaps JOIN reporters ON reporters.id = reporter_id
     ORDER BY gaps.id"""
 
@@ -94,7 +97,7 @@ def keys_of(data: bytes, named: dict[int, tuple[Cell, int]]) -> list[Key]:
     """
     stream = zlib.decompressobj()
     try:
-        body = stream.decompress(data, _EACH_MAX * _BYTES_EACH * len(named))
+        body = stream.decompress(data, max(1, _EACH_MAX * _BYTES_EACH * len(named)))
     except zlib.error as error:
         raise ValueError(str(error)) from None
     if len(body) % _BYTES_EACH or not stream.eof:
@@ -117,12 +120,22 @@ def gaps_of(rows: Iterable[tuple[int, int, int, int, int | None]]) -> Iterator[G
     return (Gap((row, col), boot, first, last) for row, col, boot, first, last in rows)
 
 
-def _keep_reporter(database: sqlite3.Connection, cell: Cell, reporter: Reporter) -> int:
+def forget(database: sqlite3.Connection, cycle_id: int) -> None:
+    """Delete starts of nodes that no later cycle speaks of, but for the latest of each node."""
+    database.execute(
+        """DELETE FROM reporters WHERE cycle_id <= ? AND id NOT IN (SELECT max(id) FROM reporters GROUP BY row, col)
+        AND id NOT IN (SELECT reporter_id FROM gaps) AND id NOT IN (SELECT reporter_id FROM late_reports)""",
+        (cycle_id,),
+    )
+
+
+def _keep(database: sqlite3.Connection, cycle_id: int, cell: Cell, reporter: Reporter) -> int:
     missing = sum(1 << (reporter.last - 1 - seq) for seq in reporter.missing)
     (id_,) = database.execute(
-        """INSERT INTO reporters (row, col, boot, last, missing) VALUES (?, ?, ?, ?, ?)
-        ON CONFLICT (row, col, boot) DO UPDATE SET last = excluded.last, missing = excluded.missing RETURNING id""",
-        (*cell, reporter.boot, reporter.last, missing),
+        """INSERT INTO reporters (row, col, boot, last, missing, cycle_id) VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (row, col, boot) DO UPDATE
+        SET last = excluded.last, missing = excluded.missing, cycle_id = excluded.cycle_id RETURNING id""",
+        (*cell, reporter.boot, reporter.last, missing, cycle_id),
     ).fetchone()
     return int(id_)
 

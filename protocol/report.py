@@ -66,9 +66,10 @@ def pack(head: bytes, boot: int, seq: int, block, features) -> bytes:
     return head + struct.pack(_BODY, boot, seq, masks, flags, with_absence) + tail + bytes(features)
 
 
-def with_older(data: bytes) -> bytes:
-    """The same report of a node that holds older ones."""
-    return data[:_FLAGS] + bytes((data[_FLAGS] | HAS_OLDER,)) + data[_FLAGS + 1 :]
+def marked(data: bytes, has_older: bool) -> bytes:
+    """The same report of a node that holds older ones, or none."""
+    flags = data[_FLAGS] & ~HAS_OLDER | (HAS_OLDER if has_older else 0)
+    return data[:_FLAGS] + bytes((flags,)) + data[_FLAGS + 1 :]
 
 
 class Report:

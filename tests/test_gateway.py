@@ -375,6 +375,19 @@ def test_a_node_of_this_wire_version_or_of_the_first_releases_takes_part(caplog,
     assert ({}, []) == (site.node_faults, caplog.records)
 
 
+def test_in_mode_change_a_report_that_comes_between_two_cycles_stands_in_the_next():
+    """It is kept, and so acknowledged: nobody says it again."""
+    site = gateway()
+    site.mode = beacon.MODE_CHANGE
+    site.start_cycle(0)
+    say(site, (0, 0), 0, 0b1111)
+    assert [16, -1] == site.poll(TIMING.period_ms).record.features.ravel().tolist()
+    say(site, (0, 2), 0, 0b0101)
+    site.start_cycle(TIMING.period_ms)
+    record = site.poll(2 * TIMING.period_ms).record
+    assert ([16, 16], [True, True]) == (record.features.ravel().tolist(), record.carried.ravel().tolist())
+
+
 # Beacons
 
 
@@ -439,11 +452,11 @@ def test_a_block_of_which_a_report_came_that_is_in_no_cycle_is_not_acknowledged(
     if not late:
         site.settle(site.poll(1), True)
     told = late or version != VERSION
-    assert {(0, 0), (1, 1)} if told and not late else set() == set(acknowledged(site))
+    assert ({(0, 0), (1, 1)} if told and not late else set()) == set(acknowledged(site))
     data = site.start_cycle(TIMING.period_ms)
     assert [not told, True] == acked_blocks(data)
     late_ones = site.poll(2 * TIMING.period_ms).arrivals.late
-    assert [((1, 1), 1, 7)] if late else [] == [found.key for found in late_ones]
+    assert ([((1, 1), 1, 7)] if late else []) == [found.key for found in late_ones]
 
 
 def test_what_cannot_be_kept_is_not_acknowledged_and_is_taken_again():
@@ -461,6 +474,30 @@ def test_what_cannot_be_kept_is_not_acknowledged_and_is_taken_again():
     assert said == [frame for _, frame in outcome.arrivals.late]
     site.settle(outcome, True)
     assert {(0, 0): [1], (0, 2): [1]} == acknowledged(site)
+
+
+def test_a_block_is_acknowledged_by_name_while_an_earlier_report_of_its_owner_is_lacking():
+    """It may be of the very same cycle, and the beacon's bit would confirm it."""
+    site = gateway()
+    site.start_cycle(0)
+    older = report.marked(report_of((0, 0), 0, 0b1111, seq=2), True)
+    site.on_message(name_of((0, 0)), older)
+    say(site, (0, 2), 0, 0b0101)
+    site.settle(site.poll(1), True)
+    assert {(0, 0): [2]} == acknowledged(site)
+    assert [False, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
+
+
+def test_a_node_that_started_anew_ends_its_former_start_though_it_reports_no_more():
+    site = gateway()
+    site.start_cycle(0)
+    all_report(site, 0)
+    site.settle(site.poll(1), True)
+    for boot in (1, 2, 2, "x"):
+        site.on_message(name_of((0, 0), "about"), json.dumps({"boot": boot}).encode())
+    site.start_cycle(2)
+    (gap,) = site.poll(2 + TIMING.period_ms).arrivals.gaps
+    assert ((0, 0), 1, None) == (gap.cell, gap.boot, gap.last)
 
 
 def test_a_report_that_is_kept_is_acknowledged_again_and_taken_no_more():

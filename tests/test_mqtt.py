@@ -352,6 +352,7 @@ BROKEN = {
     "two CONNACKs": CONNACK + CONNACK,
     "a topic longer than its packet": CONNACK + SUBACK + b"\x30\x04\x00\x09ab",
     "a PUBLISH without a topic": CONNACK + SUBACK + b"\x30\x01\x00",
+    "a PUBLISH on an empty topic": CONNACK + SUBACK + b"\x30\x03\x00\x00x",
     "an empty PUBLISH": CONNACK + SUBACK + b"\x30\x00",
     "a PUBLISH without its packet identifier": CONNACK + SUBACK + b"\x32\x05\x00\x03a/b",
     "QoS 2": CONNACK + SUBACK + publish_of(b"x", first=0x34, packet_id=b"\x00\x01"),

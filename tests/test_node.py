@@ -16,6 +16,7 @@ from node_bench import (
     Steady,
     activations_of,
     beacon_of,
+    head_of,
     member_of,
     no_reading_of,
     quiet_mesh,
@@ -24,6 +25,7 @@ from node_bench import (
     whole_cycle,
 )
 
+from firmware import ring
 from firmware.stages import COLLECT, DONE, GATHER, IDLE, TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway import twin
 from gateway.model import SPECS
@@ -417,6 +419,48 @@ def test_a_beacon_confirms_the_report_of_the_one_cycle_that_it_speaks_of():
     bench = reporting_bench(range(5, 8))
     assert [1] == [found.seq for found in reports_in(bench.hear(beacon_of(8, acked=[(0, 0)], acked_cycle=6)))]
     assert [1, 3] == [found.seq for found in reports_in(bench.hear(beacon_of(9)))]
+
+
+def test_of_two_reports_of_one_cycle_a_beacon_confirms_the_first():
+    """A node that ran ahead by its own clock enters a cycle once more when the beacon comes."""
+    bench = reporting_bench([5])
+    again = report.pack(head_of(frame.REPORT, (0, 0), 5), bench.node.boot, 2, Nothing(), b"")
+    bench.node.tell_gateway(again)
+    bench.poll()
+    assert [2] == [found.seq for found in reports_in(bench.hear(beacon_of(6, acked=[(0, 0)])))]
+
+
+def test_what_lies_beyond_the_beacon_is_said_again_too():
+    """The gateway stood still while the mesh went on; what is of its open cycle it cannot speak of yet."""
+    bench = reporting_bench([5])
+    for seq, cycle in ((2, 500), (3, 6)):
+        ahead = report.pack(head_of(frame.REPORT, (0, 0), cycle), bench.node.boot, seq, Nothing(), b"")
+        bench.node.tell_gateway(ahead)
+    bench.poll()
+    assert [2] == [found.seq for found in reports_in(bench.hear(beacon_of(6, acked=[(0, 0)])))]
+
+
+def test_the_oldest_report_that_is_said_again_says_that_none_is_older_whatever_it_said_first():
+    bench = reporting_bench(range(5, 8))
+    bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 1, ()))
+    assert [(2, False), (3, True)] == [(found.seq, found.has_older) for found in reports_in(bench.hear(beacon_of(8)))]
+
+
+def test_a_state_that_waits_is_no_older_report_and_goes_with_its_mode():
+    bench = Bench(cell=(0, 0), sensor=Steady(None))
+    bench.node.tell_gateway(head_of(frame.STATE, (0, 0), 4) + b"\x01")
+    bench.hear(beacon_of(5))
+    bench.hear(*[no_reading_of(cell, 5) for cell in [(0, 1), (1, 0), (1, 1)]])
+    assert [False] == [Report(data).has_older for _, data in bench.said if data[0] & 15 == frame.REPORT]
+    bench.node._open_mode()
+    assert not ring.holds(bench.node.ring, frame.STATE)
+
+
+class Nothing:
+    """A block of which nothing was gathered."""
+
+    pooled = no_reading = 0
+    exchanges, absence, readings, with_readings = 2, bytes(8), (0,) * 4, False
 
 
 def test_a_report_says_whether_older_ones_wait():

@@ -79,14 +79,41 @@ def test_nobody_waits_longer_for_a_report_than_a_node_can_hold_it():
     assert ([6], []) == take(made, 6, older=True)
     far = 0xFFFFFFFF
     news, gaps = take(made, far, older=True)
-    assert ([far], [(BOOT, 6 + WINDOW, far - WINDOW), (BOOT, 7, 4 + WINDOW)]) == (news, gaps)
+    assert ([far], [(BOOT, 7, 4 + WINDOW), (BOOT, 6 + WINDOW, far - WINDOW)]) == (news, gaps)
 
 
-def test_what_a_node_reported_to_others_before_is_no_gap():
-    assert ([500], []) == take(received(), 500)
+def test_a_start_that_nobody_knew_counts_from_one_and_what_is_missing_below_is_a_gap():
+    assert ([500], [(BOOT, 1, 499)]) == take(received(), 500)
     made = received()
-    assert ([500], []) == take(made, 500, older=True)
+    assert ([500], [(BOOT, 1, 500 - WINDOW)]) == take(made, 500, older=True)
     assert ([500 - WINDOW + 1], []) == take(made, 500 - WINDOW + 1, older=False)
+
+
+def test_a_node_that_says_that_it_started_anew_ends_its_former_start_though_it_reports_no_more():
+    made = received(last=9, missing={7})
+    made.start(CELL, BOOT)
+    assert () == made.arrivals().gaps
+    made.start(CELL, BOOT - 1)
+    assert [(BOOT, 7, 7), (BOOT, 10, None)] == [gap[1:] for gap in made.arrivals().gaps]
+    made.settle(True)
+    made.start(CELL, BOOT)  # retained somewhere, and late
+    assert () == made.arrivals().gaps
+    assert ([1], []) == take(made, 1, boot=BOOT - 1)
+
+
+def test_no_start_of_before_is_taken_for_a_new_one():
+    starts = [Reporter(boot, 3) for boot in (1, 2, 3)]
+    made = Received({CELL: starts})
+    assert [False, False, True] == [made.is_news(Key(CELL, boot, 4)) for boot in (1, 2, 3)]
+
+
+def test_what_is_lacking_may_still_come():
+    made = received(last=4)
+    assert not made.is_lacking(CELL)
+    take(made, 6, older=True)
+    assert made.is_lacking(CELL)
+    take(made, 5, older=False)
+    assert [False, False] == [made.is_lacking(CELL), made.is_lacking((0, 0))]
 
 
 def test_a_new_start_loses_what_the_one_before_still_held():

@@ -55,6 +55,14 @@ def test_an_acknowledgement_can_speak_of_all_that_a_ring_holds():
     assert len(content(held)) < report.ACK_WINDOW
 
 
+def test_a_ring_knows_which_kinds_it_holds():
+    held = ring.make()
+    ring.hold(held, report_of(1))
+    assert [True, False] == [ring.holds(held, kind) for kind in (frame.REPORT, frame.STATE)]
+    ring.hold(held, frame.header(frame.STATE, 0, 0, 1, 1, 1) + b"\x01")
+    assert [True, True] == [ring.holds(held, kind) for kind in (frame.REPORT, frame.STATE)]
+
+
 def test_of_states_only_the_latest_is_held_and_reports_are_left_alone():
     held, said = ring.make(), report_of(1)
     states = [frame.header(frame.STATE, 0, 0, 1, cycle, 1) + b"\x01" for cycle in (1, 2)]
@@ -82,7 +90,8 @@ def test_nothing_else_is_an_acknowledgement():
 
 
 def test_a_report_says_that_older_ones_wait_and_is_else_the_same():
-    plain, older = report.Report(report_of(7)), report.Report(report.with_older(report_of(7)))
+    plain, older = report.Report(report_of(7)), report.Report(report.marked(report_of(7), True))
     assert (False, True) == (plain.has_older, older.has_older)
+    assert report_of(7) == report.marked(report.marked(report_of(7), True), False)
     said = [[getattr(found, name) for name in found.__slots__ if name != "has_older"] for found in (plain, older)]
     assert said[0] == said[1]

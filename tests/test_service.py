@@ -23,6 +23,7 @@ from gateway.head import HeadRunner
 from gateway.keys import SiteKeyError, load_or_make
 from gateway.model import SPECS, Head
 from gateway.passwords import Login
+from gateway.received import Arrivals, Gap, Key, Late, Reporter
 from gateway.recompute import recompute
 from gateway.store import ACTIVE, PUSHED, Store
 from protocol import beacon, frame
@@ -145,6 +146,20 @@ def test_a_store_that_fails_is_said_once_and_once_more_when_it_takes_cycles_agai
     assert said[0][1].endswith("thermesh.db: cannot be written; make the folder and the file writable")
     assert "cycle 4 is stored again; 3 were not since the start" == said[1][1]
     assert [0, 4, 5] == [stored.outcome.record.cycle for stored in store.latest_cycles(9)]
+
+
+def test_what_is_stored_in_no_cycle_and_what_is_lost_is_counted_and_said_once_a_node(store, caplog):
+    caplog.set_level(logging.INFO)
+    recorder, (outcome, other) = recorder_of(store), outcomes_of(2)
+    key = Key((0, 0), 7, 9)
+    gaps = Gap((0, 0), 7, 1, 4), Gap((0, 0), 7, 6, 6), Gap((0, 1), 8, 3, None)
+    arrivals = Arrivals((), (Late(key, b"frame"),), gaps, (((0, 0), Reporter(7, 9)), ((0, 1), Reporter(8, 2))))
+    recorder.keep(outcome._replace(arrivals=arrivals))
+    refuse_writes(store)
+    recorder.keep(other._replace(arrivals=arrivals))
+    assert (1, 3) == (recorder.late, recorder.gaps)
+    started = "n-00-01 started anew: what it reported before and nobody heard is lost"
+    assert ["n-00-00: 5 of its reports are lost", started] == [record.getMessage() for record in caplog.records][:2]
 
 
 def test_another_fault_is_said_too(store, caplog):

@@ -13,6 +13,7 @@ from store_bench import (
     NOON_S,
     SITE,
     add,
+    arrived,
     calm,
     decide,
     exact_record,
@@ -238,6 +239,13 @@ def test_the_oldest_cycles_are_deleted_with_all_that_belongs_to_them_and_models_
     assert [] == store._database.execute("PRAGMA foreign_key_check").fetchall()
     add(store, 5 * DAY)
     assert [*left, 5 * DAY] == cycles_of(store)
+
+
+def test_starts_of_nodes_that_no_cycle_speaks_of_any_more_are_deleted_too(store, aged):
+    for cycle in range(DAY + 2):
+        store.add_cycle(1, NOON_S - 3 * DAY_S, outcome_of(calm(cycle), arrivals=arrived(cycle, boot=cycle + 1)), BASIS)
+    assert 1 == aged.forget()
+    assert [2, DAY + 2] == [store.reporters()[0, 0][place].boot for place in (0, -1)]
 
 
 def test_cycles_that_stand_alone_are_deleted_one_by_one(store, aged, clock):

@@ -1,10 +1,12 @@
 """Reports in the store: what each cycle rests on, what came late, what is lost, and what a gateway starts from."""
 
 import sqlite3
+import zlib
 
 import pytest
 from store_bench import BASIS, NOON_S, arrived, calm, new_store, outcome_of, rows_of
 
+from gateway import store_reports
 from gateway.received import Key, Late, Received, Reporter
 from gateway.store import Store
 from gateway.store_schema import StoreError
@@ -83,13 +85,15 @@ def test_a_whole_lounge_reports_in_few_bytes(store):
     assert sorted(keys) == store.reports(1, 0)
 
 
-@pytest.mark.parametrize("keys", [b"", b"\0", b"x\x9c", b"x\x9c\x03\0\0\0\0\x01"])
-def test_damaged_reports_of_a_cycle_are_named(store, tmp_path, keys):
+def test_a_cycle_may_rest_on_no_reports(store):
+    store.add_cycle(1, NOON_S, outcome_of(calm(0), arrivals=arrived(0)._replace(in_cycle=())), BASIS)
+    assert [] == store.reports(1, 0)
+
+
+@pytest.mark.parametrize("keys", [b"", b"\0", b"x\x9c", zlib.compress(bytes(8) * 9), zlib.compress(b"\1" * 8)])
+def test_damaged_reports_of_a_cycle_are_named(store, keys):
     add(store, 0)
     store._database.execute("UPDATE cycle_reports SET keys = ?", (keys,))
-    if keys == b"x\x9c\x03\0\0\0\0\x01":
-        assert [] == store.reports(1, 0)
-        return
     with pytest.raises(StoreError, match=r"is damaged; put a backup.*run 1 cycle 0"):
         store.reports(1, 0)
 
@@ -111,6 +115,40 @@ def test_a_gateway_that_starts_again_knows_what_it_acknowledged(tmp_path):
         received = Received(store.reporters())
     assert not received.is_news(Key((2, 3), BOOT, 15))
     assert report.pack_ack(BOOT, 15, {13}) == received.acknowledgement((0, 0))
+
+
+def test_without_any_reporter_nothing_large_is_unpacked(store):
+    add(store, 0)
+    store._database.execute("PRAGMA foreign_keys = OFF")
+    store._database.execute("DELETE FROM reporters")
+    store._database.execute("UPDATE cycle_reports SET keys = ?", (zlib.compress(bytes(1 << 24)),))
+    with pytest.raises(StoreError, match="of a wrong length"):
+        store.reports(1, 0)
+
+
+def test_starts_that_no_later_cycle_speaks_of_are_forgotten_but_for_each_nodes_latest(store):
+    for cycle, boot in enumerate((1, 2, 3)):
+        add(store, cycle, boot=boot)
+    for table in ("gaps", "late_reports"):
+        store._database.execute(f"DELETE FROM {table} WHERE cycle_id <= 2")
+    store_reports.forget(store._database, 2)
+    assert {(0, 0): [3], (2, 3): [3]} == boots(store)
+    store._database.execute("DELETE FROM gaps")
+    store._database.execute("DELETE FROM late_reports")
+    store_reports.forget(store._database, 3)
+    assert {(0, 0): [3], (2, 3): [3]} == boots(store)
+
+
+def test_a_start_that_a_gap_or_a_late_report_speaks_of_is_kept(store):
+    for cycle, boot in enumerate((1, 2, 3)):
+        add(store, cycle, boot=boot)
+    store._database.execute("DELETE FROM late_reports WHERE cycle_id = 1")
+    store_reports.forget(store._database, 3)
+    assert {(0, 0): [2, 3], (2, 3): [1, 2, 3]} == boots(store)
+
+
+def boots(store):
+    return {cell: [reporter.boot for reporter in found] for cell, found in store.reporters().items()}
 
 
 def test_the_tables_refuse_what_is_no_number(store):

@@ -128,4 +128,6 @@ class NodeShell:
 
     def about(self) -> dict[str, Any]:
         """The facts that the gateway needs of it, as firmware.start.about gives them."""
-        return {"filter_version": self.node.wave.active.version if self.node else 0}
+        if self.node is None:
+            return {"filter_version": 0}
+        return {"filter_version": self.node.wave.active.version, "boot": self.node.boot}

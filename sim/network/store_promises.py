@@ -103,10 +103,11 @@ class StorePromises:
         gaps = list(self._store.gaps())
         lost = self._made - self._kept - set(map(_key_of, held))
         silent = [key for key in lost if not any(_is_in(key, gap) for gap in gaps)]
-        # Of starts that nobody ever heard of, or whose next one was not heard of yet, nothing can be known.
-        starts = {cell: found[-1].boot for cell, found in self._store.reporters().items()}
+        # Of starts that nobody ever heard of nothing can be known, and nothing of what came behind the last one heard.
+        latest = {cell: found[-1] for cell, found in self._store.reporters().items()}
         heard = {(cell, start.boot) for cell, found in self._store.reporters().items() for start in found}
-        silent = [key for key in silent if (key.cell, key.boot) in heard and starts[key.cell] != key.boot]
+        silent = [key for key in silent if (key.cell, key.boot) in heard]
+        silent = [key for key in silent if key.boot != latest[key.cell].boot or key.seq <= latest[key.cell].last]
         if silent:
             self._fail("P2", now_ms, f"reports {sorted(silent)[:4]} are lost, and in no gap")
 
