@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench-kernel bench-train bench-link trial-sim trial-load pins clean stale
+.PHONY: help setup demo test check bench-kernel bench-train bench-link trial-sim trial-load trial-crash pins clean stale
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -55,6 +55,9 @@ trial-sim: $(READY) ## simulate 250 sites with faults of all kinds, 50 in mode e
 
 trial-load: $(READY) ## 425 nodes over TLS, a cycle a second for ten minutes; QUICK=1: one
 	@$(VENV)/bin/python -m tools.trial_load
+
+trial-crash: $(READY) ## kill gateway and broker 250 times under 425 nodes, then check every promise; QUICK=1: 33 times
+	@$(VENV)/bin/python -m tools.trial_crash
 
 pins: ## pin the newest allowed versions, by hash, in requirements/ (needs uv)
 	@test -n "$(UV)" || { echo "make pins: uv is not on PATH; install it, for example with: pipx install uv" >&2; exit 1; }

@@ -1,0 +1,137 @@
+"""What the broker handed on: every report, and every word that told a node that some of its reports are stored.
+
+The observer has a connection of its own and hears what nodes and gateway hear, in the broker's order. What it misses
+while the broker is away weakens the trial and cannot make it fail: nothing is concluded from what was not heard.
+"""
+
+import struct
+from typing import NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from gateway.broker import LOOPBACK
+from gateway.received import Key
+from gateway.site import Cell
+from protocol import beacon, frame, report, topic
+from protocol.grid import BLOCK_SIDE, parse_node_name
+
+# As early as the nodes.
+_RETRY_S = 1
+
+# (run, cycle): one gateway counts both upwards, so the order of cycles is the order of these.
+Cycle = tuple[int, int]
+
+
+class Made(NamedTuple):
+    """A report that a node made: its cycle, and its bytes."""
+
+    cycle: Cycle
+    data: bytes
+
+
+class Said:
+    """What was heard so far.
+
+    Attributes:
+        made: reports by name.
+        bits: by the cycle that a beacon's bitmap speaks of, the cycle that the beacon opens, and its bytes.
+        acks: node, bytes, and the cycle of the beacon that followed: what it speaks of was stored before.
+        calm: beacons in a row that no acknowledgement stood before.
+    """
+
+    def __init__(self) -> None:
+        """Nothing."""
+        self.made: dict[Key, Made] = {}
+        self.bits: dict[Cycle, tuple[Cycle, bytes]] = {}
+        self.acks: list[tuple[Cell, bytes, Cycle]] = []
+        self.calm = 0
+        self._run = 0
+        self._pending: list[tuple[Cell, bytes]] = []
+
+    def note(self, name: str, data: bytes) -> None:
+        """Take in a message."""
+        leaf = name.rpartition("/")[2]
+        if leaf == "cycle":
+            self._note_beacon(data)
+        elif leaf == "ack":
+            self._pending.append((_cell_of(name), data))
+        elif leaf == "up" and frame.kind_of(data) == frame.REPORT:
+            self._note_report(data)
+
+    def told(self) -> dict[Key, Cycle]:
+        """The reports whose node was told that they are stored; by which beacon's cycle at the latest they were."""
+        found: dict[Key, Cycle] = {}
+        for key, (cycle, _) in self.made.items():
+            by, data = self.bits.get(cycle, ((0, 0), b""))
+            if data and beacon.acknowledged(data, key.cell[0] // BLOCK_SIDE, key.cell[1] // BLOCK_SIDE):
+                found[key] = by
+        return found
+
+    def told_alone(self) -> dict[Key, Cycle]:
+        """The same for words to one node; they may speak of what that node had given up, too."""
+        found: dict[Key, Cycle] = {}
+        for cell, data, by in self.acks:
+            boot, seq = struct.unpack_from("<II", data, 4)
+            for before in range(report.ACK_WINDOW):
+                key = Key(cell, boot, seq - before)
+                made = self.made.get(key)
+                if made and report.is_acknowledged(data, made.data):
+                    found[key] = min(by, found.get(key, by))
+        return found
+
+    def _note_beacon(self, data: bytes) -> None:
+        fields = beacon.unpack(data)  # type: ignore[no-untyped-call]  # MicroPython has no typing
+        if fields is None or fields.flags & beacon.OPENS_NOTHING:
+            return
+        opened = fields.run, fields.cycle
+        self._run = fields.run
+        if fields.cycle:  # the first of a run speaks of no cycle yet, by the number of its own
+            self.bits.setdefault((fields.run, fields.acked_cycle), (opened, data))
+        self.acks += [(cell, ack, opened) for cell, ack in self._pending]
+        self.calm = 0 if self._pending else self.calm + 1
+        self._pending = []
+
+    def _note_report(self, data: bytes) -> None:
+        found = report.Report(data)
+        away = (frame.run_of(data) - self._run + 128 & 0xFF) - 128
+        cell = frame.row_of(data), frame.col_of(data)
+        cycle = self._run + away, frame.cycle_of(data, 0)
+        self.made.setdefault(Key(cell, found.boot, found.seq), Made(cycle, data))
+
+
+class Observer:
+    """A connection that fills `said`, from a thread of its own.
+
+    Attributes:
+        said: what was heard.
+        ready: names of the nodes that were ready once.
+    """
+
+    def __init__(self, port: int, site_name: str) -> None:
+        """Connected to a broker that asks for no password."""
+        self.said = Said()
+        self.ready: set[str] = set()
+        heard = [topic.cycle(site_name), *(topic.of_nodes(site_name, leaf) for leaf in ("up", topic.ACK, "state"))]
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe([(name, 0) for name in heard])
+        self._client.on_message = lambda _client, _data, message: self._note(message.topic, bytes(message.payload))
+        self._client.reconnect_delay_set(_RETRY_S, _RETRY_S)
+        self._client.connect(LOOPBACK, port)
+        self._client.loop_start()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _note(self, name: str, data: bytes) -> None:
+        if data == b"ready":
+            self.ready.add(name)
+        else:
+            self.said.note(name, data)
+
+
+def _cell_of(name: str) -> Cell:
+    node = name.split("/")[-3]
+    return parse_node_name(node)
