@@ -43,7 +43,7 @@ class Block:
 def made(cell, seq, cycle, has_older=False):
     head = frame.header(frame.REPORT, *cell, RUN, cycle, 1)
     data = report.pack(head, BOOT, seq, Block, b"\x05")
-    return report.with_older(data) if has_older else data
+    return report.marked(data, has_older)
 
 
 def spoken_beacon(cycle, acked, blocks):
@@ -166,10 +166,19 @@ def test_what_may_still_come_is_silent_when_its_node_says_that_it_holds_nothing(
 
 
 def test_what_a_start_made_behind_its_last_stored_report_is_silent_once_another_start_is_known(story):
-    story.change("INSERT INTO reporters (row, col, boot, last, missing) VALUES (?, ?, 5, 0, 0)", *SECOND)
+    story.change("INSERT INTO reporters (row, col, boot, last, missing, cycle_id) VALUES (?, ?, 5, 0, 0, 6)", *SECOND)
     assert (0, 0, 1) == counts(story.judge())
     story.change("INSERT INTO gaps (reporter_id, first, last, cycle_id) VALUES (2, 6, NULL, 6)")
     assert (0, 0, 0) == counts(story.judge())
+
+
+def test_of_two_reports_of_one_cycle_a_bit_speaks_of_the_first(story):
+    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), made(FIRST, 9, 2))
+    assert story.said.made.keys() - story.said.told().keys() == {
+        Key(FIRST, BOOT, 6),
+        Key(FIRST, BOOT, 9),
+        *(Key(SECOND, BOOT, seq) for seq in range(1, 7)),
+    }
 
 
 @pytest.mark.parametrize("changed", ["score_normal = score_normal + 0.1", "abnormal = 1 - abnormal", "equal = 0"])

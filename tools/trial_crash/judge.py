@@ -28,9 +28,9 @@ _SCORE_TOLERANCE = 1e-5
 # So many of all cycles are decided once more.
 _SAMPLE = 200
 _LATE = """SELECT run, cycle, row, col, boot, seq FROM late_reports
-    JOIN reporters ON reporters.id = reporter_id JOIN cycles ON cycles.id = cycle_id"""
+    JOIN reporters ON reporters.id = reporter_id JOIN cycles ON cycles.id = late_reports.cycle_id"""
 _GAPS = """SELECT run, cycle, row, col, boot, first, gaps.last FROM gaps
-    JOIN reporters ON reporters.id = reporter_id JOIN cycles ON cycles.id = cycle_id"""
+    JOIN reporters ON reporters.id = reporter_id JOIN cycles ON cycles.id = gaps.cycle_id"""
 _IN_CYCLES = "SELECT run, cycle, keys FROM cycle_reports JOIN cycles ON cycles.id = cycle_id"
 
 

@@ -12,9 +12,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from gateway.broker import LOOPBACK
 from gateway.received import Key
-from gateway.site import Cell
+from gateway.site import Cell, block_of
 from protocol import beacon, frame, report, topic
-from protocol.grid import BLOCK_SIDE, parse_node_name
+from protocol.grid import parse_node_name
 
 # As early as the nodes.
 _RETRY_S = 1
@@ -24,7 +24,7 @@ Cycle = tuple[int, int]
 
 
 class Made(NamedTuple):
-    """A report that a node made: its cycle, and its bytes."""
+    """A report that a node made: its cycle, and its bytes as they were said last."""
 
     cycle: Cycle
     data: bytes
@@ -60,11 +60,17 @@ class Said:
             self._note_report(data)
 
     def told(self) -> dict[Key, Cycle]:
-        """The reports whose node was told that they are stored; by which beacon's cycle at the latest they were."""
+        """The reports whose node was told that they are stored; by which beacon's cycle at the latest they were.
+
+        Of two that a node made in one cycle a bit speaks of the first.
+        """
         found: dict[Key, Cycle] = {}
-        for key, (cycle, _) in self.made.items():
+        first: set[tuple[Cell, int, Cycle]] = set()
+        for key, (cycle, _) in sorted(self.made.items()):
             by, data = self.bits.get(cycle, ((0, 0), b""))
-            if data and beacon.acknowledged(data, key.cell[0] // BLOCK_SIDE, key.cell[1] // BLOCK_SIDE):
+            is_first = (key.cell, key.boot, cycle) not in first
+            first.add((key.cell, key.boot, cycle))
+            if data and is_first and beacon.acknowledged(data, *block_of(key.cell)):
                 found[key] = by
         return found
 
@@ -97,7 +103,7 @@ class Said:
         away = (frame.run_of(data) - self._run + 128 & 0xFF) - 128
         cell = frame.row_of(data), frame.col_of(data)
         cycle = self._run + away, frame.cycle_of(data, 0)
-        self.made.setdefault(Key(cell, found.boot, found.seq), Made(cycle, data))
+        self.made[Key(cell, found.boot, found.seq)] = Made(cycle, data)
 
 
 class Observer:
