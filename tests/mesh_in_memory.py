@@ -101,12 +101,15 @@ def random_site(rng):
     return site_of_cells("random", cells or {(0, 0)})
 
 
+BOOTS = itertools.count(0xB00700)
+
+
 def make_node(site, cell, filters, sensor):
-    """One real node with a gateway.model.Filters of its own; it has no key, so it takes no others."""
+    """One real node, started anew, with a gateway.model.Filters of its own; without a key, so it takes no others."""
     exists = int(site.neighbour_masks[cell])
     active = filter_set.unpack(filters.pack(site.name))
     held = (active, None, filter_set.CONFIRMED, active.version, "", ("", ""), site.name, b"")
-    return Node(*cell, exists, held, sensor, boot=0xB00700 + cell[1])
+    return Node(*cell, exists, held, sensor, boot=next(BOOTS))
 
 
 class MeshInMemory:
@@ -243,7 +246,7 @@ class WaveMesh(MeshInMemory):
         """Start a node on its files, whether it ran or not."""
         prepared = prepare_filters(str(self.path(cell)), self._site.name, self._key)
         exists = int(self._site.neighbour_masks[cell])
-        self.nodes[cell] = Node(*cell, exists, prepared, self._sensors[cell], boot=0xB00700 + cell[1])
+        self.nodes[cell] = Node(*cell, exists, prepared, self._sensors[cell], boot=next(BOOTS))
         self._pulled[cell] = -1
         self._poll_ms.pop(cell, None)  # of the time before
 

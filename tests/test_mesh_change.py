@@ -247,8 +247,7 @@ def test_a_report_that_no_beacon_acknowledges_is_said_until_one_does():
         assert is_exact(mesh.run_cycle())
     assert 3 == len(lost)
     kinds(mesh)
-    mesh.run_cycle()
-    assert 0 == kinds(mesh)["report"]
+    assert [1, 0] == [(mesh.run_cycle(), kinds(mesh)["report"])[1] for _ in range(2)]
 
 
 def test_the_report_of_a_node_known_to_be_lost_counts_for_nothing_and_is_said_again_when_it_is_back():
