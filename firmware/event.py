@@ -177,7 +177,7 @@ class Event:
         node.go(DONE)
         if heartbeat_due(node.row, node.col, node.cycle):
             self._repeat()
-        if ring.holds(node.ring, frame.STATE):
+        if node.ring and ring.holds(node.ring, frame.STATE):
             self._told = _UNTOLD  # not acknowledged
         self._tell()
         if not self._is_current():

@@ -26,10 +26,9 @@ TLS_MS = const(20)
 _NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)
 # The place among a node's topics behind the three destinations of stages.py: how all nodes' topics begin.
 _NODES = const(3)
-# How topics end that a node listens to: cycle, n/<id>/down/ack; a member's ends in its corner.
+# How topics end that a node listens to: cycle, n/<id>/down/ack.
 _CYCLE_END = const(101)
 _ACK_END = const(107)
-_DIGIT_0 = const(48)
 
 
 class Link:
@@ -191,14 +190,10 @@ class Link:
         """Whether a frame may come on this topic: a beacon from the gateway, all else from the node in its header."""
         if len(data) < frame.HEADER_SIZE:
             return True  # the node finds that it is no frame
-        kind, row, col = data[0] & 0x0F, frame.row_of(data), frame.col_of(data)
-        if kind == frame.BEACON:
+        if data[0] & 0x0F == frame.BEACON:
             return name[-1] == _CYCLE_END
-        if kind == frame.MEMBER:
-            mates = row // grid.BLOCK_SIDE == self.node.row // grid.BLOCK_SIDE
-            mates = mates and col // grid.BLOCK_SIDE == self.node.col // grid.BLOCK_SIDE
-            return mates and name[-1] == _DIGIT_0 + grid.corner_of(row, col)
-        return bytes(name[len(self._topics[_NODES]) :]) == grid.node_name(row, col).encode() + b"/halo"
+        # It may be the beginning of a longer name: of a node that is no neighbour of who hears that one.
+        return grid.node_name(frame.row_of(data), frame.col_of(data)).encode() in bytes(name)
 
     def _on_set(self, at: int, size: int, data) -> None:
         if at or not self._client.file:  # the set could take the place of the one that is on its way out

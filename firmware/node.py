@@ -106,7 +106,7 @@ class Node:
         self._told_cycle = 0  # of the latest beacon, believed or not
         self.beacon: beacon.Beacon = None
         self.version = 0
-        self.ring = ring.make()
+        self.ring = []
         self._out = []
         self._open_mode()
 
@@ -276,31 +276,28 @@ class Node:
 
     def _settle_reports(self, data) -> None:
         """See what a beacon says of what waits."""
-        if not ring.is_empty(self.ring):
+        if self.ring:
             self._go_through_ring(data)
 
     @cold
     def _go_through_ring(self, data) -> None:
         """Drop what this beacon confirms; say the oldest again, but none of the open cycle: it cannot speak of that."""
-        latest, place, repeats, has_older = self.beacon, ring.FIRST, REPEATS_MAX, False
+        latest, repeats, has_older = self.beacon, REPEATS_MAX, False
         is_acked = beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE)
-        while place < ring.end_of(self.ring):
-            waiting = ring.waiting_at(self.ring, place)
-            cycle, is_report = frame.cycle_of(waiting, latest.acked_cycle), frame.kind_of(waiting) == frame.REPORT
-            is_of_run = frame.run_of(waiting) == latest.run & 0xFF
+        waiting, self.ring = self.ring, []
+        for told in waiting:
+            cycle, is_report = frame.cycle_of(told, latest.acked_cycle), frame.kind_of(told) == frame.REPORT
+            is_of_run = frame.run_of(told) == latest.run & 0xFF
             if is_of_run and is_acked and cycle == latest.acked_cycle:
                 is_acked = not is_report  # of two reports of one cycle it confirms the first
-                ring.let_go(self.ring, place)
-            elif not is_of_run and not is_report:
-                ring.let_go(self.ring, place)  # nobody asks for another run's states
-            else:
+            elif is_of_run or is_report:  # nobody asks for another run's states
                 is_open = is_of_run and latest.acked_cycle < cycle <= latest.cycle
                 if is_report and repeats and not is_open:  # a mode tells its state anew itself
                     repeats -= 1
                     self.trace.fault(REPEATED)
-                    self.send(TO_GATEWAY, report.marked(bytes(waiting), has_older))
+                    self.send(TO_GATEWAY, report.marked(told, has_older))
                 has_older |= is_report
-                place += 1 + len(waiting)
+                self.ring.append(told)
 
     @rare
     def on_acknowledgement(self, data) -> None:
@@ -308,13 +305,10 @@ class Node:
         if not report.is_ack(data):
             self.trace.fault(MALFORMED)
             return
-        place = ring.FIRST
-        while place < ring.end_of(self.ring):
-            waiting = ring.waiting_at(self.ring, place)
-            if frame.kind_of(waiting) == frame.REPORT and report.is_acknowledged(data, waiting):
-                ring.let_go(self.ring, place)
-            else:
-                place += 1 + len(waiting)
+        waiting, self.ring = self.ring, []
+        for told in waiting:
+            if frame.kind_of(told) != frame.REPORT or not report.is_acknowledged(data, told):
+                self.ring.append(told)
 
     @cold
     def _start_by_own_clock(self, now_ms: int) -> None:

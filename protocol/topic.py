@@ -1,9 +1,9 @@
 """Topics under `tm/1/<site>/` (docs/protocol.md): who publishes what where.
 
-`n/<id>` is a node by name (n-RR-CC), `b/<row>-<col>` a block, below it a corner for each member.
+`n/<id>` is a node by name (n-RR-CC), `b/<row>-<col>` a block, below it each member by name.
 """
 
-from protocol.grid import BLOCK_SIDE, block_name, corner_of, node_name
+from protocol.grid import BLOCK_SIDE, block_name, node_name
 
 ROOT = "tm/1/"
 SITE_CHARACTERS_MAX = 32
@@ -62,4 +62,4 @@ def of_block(site: str, row: int, col: int) -> str:
 
 def of_member(site: str, row: int, col: int) -> str:
     """The topic on which node (row, col) hands its activations over: its own, so that nobody can in its name."""
-    return of_block(site, row, col)[:-1] + str(corner_of(row, col))
+    return of_block(site, row, col)[:-1] + node_name(row, col)

@@ -42,11 +42,12 @@ def name_of(row, col):
 
 
 def block_topics(row, col):
-    return [f"tm/1/memory/b/{row // 2:02}-{col // 2:02}/{corner}" for corner in range(4)]
+    mates = [(row ^ down, col ^ right) for down in (0, 1) for right in (0, 1)]
+    return [f"tm/1/memory/b/{row // 2:02}-{col // 2:02}/{name_of(*mate)}" for mate in mates]
 
 
 def member_topic(row, col):
-    return block_topics(row, col)[row % 2 * 2 + col % 2]
+    return block_topics(row, col)[0]
 
 
 def are_neighbours(one, other):

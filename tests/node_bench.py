@@ -77,7 +77,7 @@ class Bench:
         node, around, block = self.node, self.node.mode._neighbours, self.node.mode._block
         return {
             "place": (node.state, node.run, node.cycle, node.exchange, node._entered_ms),
-            "told": (node.beacon, bytes(node.ring), list(node._out)),
+            "told": (node.beacon, list(node.ring), list(node._out)),
             "halo": [bytes(part) for part in (*around.inputs, around.arrived, around.absence)],
             "alive": bytes(around._silent),
             "unwilling": (around.no_reading, around.other_version),

@@ -12,6 +12,7 @@ from firmware import start
 from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
 from protocol import beacon, frame, topic
 from protocol.filter_set import CONFIRMED
+from protocol.grid import node_name
 from protocol.health import COUNTERS
 
 SIZE_MAX = 600
@@ -131,11 +132,10 @@ def topic_of(site, cell, destination):
 
 
 def may_say(site, data, name):
-    """Whether whose topic it is may say this; of a member its corner counts, the node looks at its block."""
-    kind, sender = data[0] & 15, (frame.row_of(data), frame.col_of(data))
-    if kind == frame.MEMBER:
-        return name[-2:] == topic.of_member(site.name, *sender)[-2:]
-    return name == (topic.cycle(site.name) if kind == frame.BEACON else topic_of(site, sender, TO_HALO))
+    """Whether whose topic it is may say this."""
+    if data[0] & 15 == frame.BEACON:
+        return name == topic.cycle(site.name)
+    return node_name(frame.row_of(data), frame.col_of(data)) in name
 
 
 def all_topics(site):
@@ -152,7 +152,7 @@ def hearers(site):
     found = {name: [] for name in all_topics(site)}
     for cell in site.cells:
         for heard in start.heard_topics(site.name, *cell, int(site.neighbour_masks[cell])):
-            for name in fnmatch.filter(found, heard.replace("+", "?")):
+            for name in fnmatch.filter(found, heard.replace("+", "*")):
                 found[name].append(cell)
     return found
 

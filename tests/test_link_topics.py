@@ -7,8 +7,8 @@ import pytest
 from link_bench import Bench
 from node_bench import beacon_of, head_of, member_of, reading_of
 
-from firmware import ring
 from protocol import frame, health, report
+from protocol.grid import node_name
 
 BASE = "tm/1/memory/"
 EAST = BASE + "n/n-00-01/halo"
@@ -34,19 +34,15 @@ def counted(bench):
     return counters[health.STRANGER], sum(counters[health.TAKEN : health.TAKEN_BYTES])
 
 
-HONEST = [(EAST, READING), (BASE + "b/00-00/1", MEMBER), (BASE + "cycle", beacon_of(2))]
+HONEST = [(EAST, READING), (BASE + "b/00-00/n-00-01", MEMBER), (BASE + "cycle", beacon_of(2))]
 FORGED = [
     (EAST, beacon_of(2)),
-    (BASE + "b/00-00/1", beacon_of(2)),
-    (EAST, MEMBER),
-    (BASE + "b/00-00/1", READING),
-    (BASE + "b/00-00/2", MEMBER),
+    (BASE + "b/00-00/n-00-01", beacon_of(2)),
+    (BASE + "b/00-00/n-01-00", MEMBER),
     (BASE + "cycle", READING),
     (BASE + "cycle", MEMBER),
-    (BASE + "b/00-00/1", member_of((0, 3), 1, (7,))),
+    (BASE + "b/00-00/n-00-01", member_of((0, 3), 1, (7,))),
     (BASE + "n/n-01-00/halo", READING),
-    (BASE + "n/n-00-011/halo", READING),
-    (BASE + "n/n-00-01/halo2", READING),
 ]
 
 
@@ -66,24 +62,19 @@ def test_what_comes_on_anothers_topic_is_a_strangers_and_changes_nothing(bench, 
     assert before == (node.cycle, node.state, bytes(node.mode._neighbours.arrived))
 
 
-def test_a_node_of_three_digits_is_believed_on_its_own_topic_only(bench):
-    """Names grow with their numbers: n-00-100 begins as n-00-10 does."""
-    data = reading_of((0, 100), 1)
-    assert bench.link._is_owners(memoryview((BASE + "n/n-00-100/halo").encode()), data)
-    assert not bench.link._is_owners(memoryview((BASE + "n/n-00-10/halo").encode()), data)
-
-
-def test_a_member_of_another_block_hands_over_nothing_here(bench):
-    """Its corner is the same; a neighbour of the node it may be."""
-    name = memoryview((BASE + "b/00-00/1").encode())
-    others = [member_of(cell, 1, (7,)) for cell in ((0, 1), (0, 3), (2, 1), (2, 3))]
-    assert [True, False, False, False] == [bench.link._is_owners(name, data) for data in others]
+def test_a_name_that_begins_as_another_is_that_of_no_neighbour_of_both():
+    """So the node drops it: n-00-100 begins as n-00-10 does, and nobody is next to both."""
+    cells = [(row, col) for row in (0, 9, 10, 99, 100, 101) for col in (0, 9, 10, 99, 100, 101)]
+    names = {cell: node_name(*cell) for cell in cells}
+    both = [(one, other) for one in cells for other in cells if one != other and names[one] in names[other]]
+    assert both
+    assert all(max(abs(one[0] - other[0]), abs(one[1] - other[1])) > 2 for one, other in both)
 
 
 @pytest.mark.parametrize("size", range(frame.HEADER_SIZE))
 def test_what_is_no_frame_is_malformed_on_any_topic(bench, size):
     malformed = bench.link.node.trace.counters[health.MALFORMED]
-    for name in (EAST, BASE + "b/00-00/1", BASE + "cycle"):
+    for name in (EAST, BASE + "b/00-00/n-00-01", BASE + "cycle"):
         say(bench, name, READING[:size])
     assert malformed + 3 == bench.link.node.trace.counters[health.MALFORMED]
 
@@ -93,13 +84,13 @@ def test_only_the_gateway_acknowledges_a_report(bench):
     data = report.pack(head_of(frame.REPORT, (0, 0), 1), node.boot, 1, Nothing(), b"")
     node.tell_gateway(data)
     word = report.pack_ack(node.boot, 1, ())
-    for name in (EAST, BASE + "b/00-00/1", BASE + "cycle"):
+    for name in (EAST, BASE + "b/00-00/n-00-01", BASE + "cycle"):
         say(bench, name, word)
-        assert not ring.is_empty(node.ring)
+        assert [data] == node.ring
     say(bench, ACK, word[:-1])
-    assert not ring.is_empty(node.ring)
+    assert [data] == node.ring
     say(bench, ACK, word)
-    assert ring.is_empty(node.ring)
+    assert [] == node.ring
 
 
 class Nothing:

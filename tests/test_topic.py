@@ -10,12 +10,13 @@ def test_every_topic_of_a_site_lies_under_its_base():
     assert topic.cycle("lounge") == "tm/1/lounge/cycle"
     assert topic.of_node("lounge", 3, 12, "halo") == "tm/1/lounge/n/n-03-12/halo"
     assert topic.of_block("lounge", 3, 12) == "tm/1/lounge/b/01-06/+"
-    assert topic.of_member("lounge", 3, 12) == "tm/1/lounge/b/01-06/2"
+    assert topic.of_member("lounge", 3, 12) == "tm/1/lounge/b/01-06/n-03-12"
 
 
 def test_each_member_of_a_block_has_a_topic_of_its_own_below_the_blocks():
     members = [topic.of_member("s", row, col) for row in (4, 5) for col in (6, 7)]
-    assert [topic.of_block("s", 5, 6)[:-1] + corner for corner in "0123"] == members
+    names = ["n-04-06", "n-04-07", "n-05-06", "n-05-07"]
+    assert [topic.of_block("s", 5, 6)[:-1] + name for name in names] == members
 
 
 def test_all_members_of_a_block_hear_the_same_and_no_others_do():

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from firmware import ring, start
+from firmware import start
 from firmware.node import Node
 from gateway.site import Cell, Site
 from protocol import frame, topic
@@ -102,14 +102,8 @@ class NodeShell:
 
     def held_reports(self) -> set[bytes]:
         """The reports that its node holds because nobody acknowledged them yet."""
-        found: set[bytes] = set()
-        place = ring.FIRST
-        while self.node and place < ring.end_of(self.node.ring):
-            waiting = bytes(ring.waiting_at(self.node.ring, place))
-            place += 1 + len(waiting)
-            if frame.kind_of(waiting) == frame.REPORT:
-                found.add(waiting)
-        return found
+        waiting = self.node.ring if self.node else []
+        return {data for data in waiting if frame.kind_of(data) == frame.REPORT}
 
     def halt(self) -> None:
         """The node's power is gone; its files stay as they are."""
