@@ -94,8 +94,11 @@ def silent_step():
     event.step(False)
 
 def silent_end():
-    node.state, node.ring = 1, []  # nothing waits
+    node.state = 1
     event.step(True)
+
+silent_end()
+node.ring = []  # what it said of its state is acknowledged
 
 def locked(name, call):
     call()  # once unlocked: what is made on the first call only does not count

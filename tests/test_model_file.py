@@ -32,7 +32,7 @@ FILTERS, HEAD, VECTORS = parts_of(FILE)
 VECTOR_SIZE = feature_len(SITE, SPECS["lean"]) + 8
 FLIPS, FLIPS_AT_COMMAND = 10_000, 250
 # Of a check's whole process, and of the command's for a hundred files: 110 MB and 1.5 MB are usual.
-CHECK_KB_MAX, GROWTH_KB_MAX = 200_000, 10_000
+CHECK_KB_MAX, GROWTH_KB_MAX = 300_000, 10_000
 
 
 def unpack(data, site=SITE, spec="lean", key=KEY):
