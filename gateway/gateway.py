@@ -147,7 +147,7 @@ class Gateway:
         self._acked = np.zeros(site.block_shape, np.bool_)
         self._accounted = np.zeros(site.mask.shape, np.bool_)
         self._offline = np.zeros(site.mask.shape, np.bool_)
-        self._to_acknowledge: set[Cell] = set()
+        self._to_acknowledge: set[tuple[Cell, int]] = set()
         self._due_ms = 0
         self._named: set[Cell] = set()
 
@@ -173,16 +173,17 @@ class Gateway:
             self._acked = np.zeros_like(self._acked)
             return
         arrivals = outcome.arrivals
-        for cell, _, _ in arrivals.in_cycle:
-            if self.received.is_lacking(cell):  # one of the very same cycle, perhaps
+        for cell, boot, _ in arrivals.in_cycle:
+            if self.received.is_lacking(cell, boot):  # one of the very same cycle, perhaps
                 self._acked[block_of(cell)] = False
-        self._to_acknowledge.update(late.key.cell for late in arrivals.late)
-        self._to_acknowledge.update(key.cell for key in arrivals.in_cycle if not self._acked[block_of(key.cell)])
+        self._to_acknowledge.update(late.key[:2] for late in arrivals.late)
+        self._to_acknowledge.update(key[:2] for key in arrivals.in_cycle if not self._acked[block_of(key.cell)])
 
     def acknowledgements(self) -> list[tuple[Cell, bytes]]:
         """What single nodes are told before the next beacon, whose bitmap cannot tell them which reports are kept."""
-        cells, self._to_acknowledge = self._to_acknowledge, set()
-        words = [(cell, data) for cell in sorted(cells) if (data := self.received.acknowledgement(cell))]
+        starts, self._to_acknowledge = self._to_acknowledge, set()
+        words = [(cell, self.received.acknowledgement(cell, boot)) for cell, boot in sorted(starts)]
+        words = [(cell, data) for cell, data in words if data]
         self.traffic["acks"] += len(words)
         self.traffic["ack_bytes"] += sum(len(data) for _, data in words)
         return words
@@ -370,7 +371,7 @@ class Gateway:
         key = Key(cell, report.boot, report.seq)
         if not self.received.is_news(key):
             self._fault("double", cell)
-            self._to_acknowledge.add(cell)
+            self._to_acknowledge.add(key[:2])
         elif self._takes_report(cell, payload, report):
             self.received.take(key, report.has_older)
         else:

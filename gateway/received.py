@@ -12,6 +12,8 @@ from protocol import report
 
 # What is missing is waited for so long: a node holds fewer reports (firmware/ring.py).
 WINDOW = report.ACK_WINDOW
+# Of a node so many starts are known; one that never was any, because somebody made it up, ends none of them.
+STARTS_MAX = 8
 
 
 class Key(NamedTuple):
@@ -76,9 +78,8 @@ class Received:
     """What came, and what of it is not kept yet."""
 
     def __init__(self, known: dict[Cell, list[Reporter]]):
-        """`known`: of each node its latest starts, the latest at the end, as a store gives them."""
-        self._reporters = {cell: reporters[-1] for cell, reporters in known.items() if reporters}
-        self._former = {cell: {reporter.boot for reporter in found[:-1]} for cell, found in known.items()}
+        """`known`: of each node its starts, the latest at the end, as a store gives them."""
+        self._starts = {cell: {found.boot: found for found in starts[-STARTS_MAX:]} for cell, starts in known.items()}
         self._open: dict[Key, bool] = {}  # whether older ones wait behind it
         self._in_cycle: list[Key] = []
         self._late: list[Late] = []
@@ -86,20 +87,17 @@ class Received:
 
     def is_news(self, key: Key) -> bool:
         """Whether a report was neither kept nor taken before, and may still be."""
-        reporter = self._reporters.get(key.cell)
-        if key in self._open or key.boot in self._former.get(key.cell, ()):
-            return False
-        return reporter is None or reporter.boot != key.boot or reporter.needs(key.seq)
+        reporter = self._reporter(key.cell, key.boot)
+        return key not in self._open and (reporter is None or reporter.needs(key.seq))
 
     def start(self, cell: Cell, boot: int) -> None:
         """A node says that it started: what the start before it held is lost, also where it never reports again."""
-        known = self._reporters.get(cell)
-        if known and known.boot != boot and boot not in self._former.get(cell, ()):
+        if self._starts.get(cell) and self._reporter(cell, boot) is None:
             self._open.setdefault(Key(cell, boot, 0), False)
 
-    def is_lacking(self, cell: Cell) -> bool:
-        """Whether reports of a node may still come that were made before its latest."""
-        reporter = self._reporters.get(cell)
+    def is_lacking(self, cell: Cell, boot: int) -> bool:
+        """Whether reports of a node's start may still come that were made before its latest."""
+        reporter = self._reporter(cell, boot)
         return reporter is not None and bool(reporter.missing)
 
     def take(self, key: Key, has_older: bool) -> None:
@@ -114,12 +112,17 @@ class Received:
 
     def arrivals(self) -> Arrivals:
         """All that was taken since the last call of `settle`."""
-        latest: dict[Cell, Reporter] = {}
+        latest: dict[Cell, Reporter] = {cell: list(starts.values())[-1] for cell, starts in self._starts.items()}
         reporters: dict[tuple[Cell, int], Reporter] = {}
         gaps: list[Gap] = []
         for key in self._in_order():
-            before = latest.get(key.cell) or self._reporters.get(key.cell)
-            after, lost = _advance(before, key, self._open[key])
+            before = reporters.get(key[:2]) or self._reporter(key.cell, key.boot)
+            ended = latest.get(key.cell) if before is None else None
+            if ended:
+                gaps += _gaps(key.cell, ended.boot, ended.missing)
+                gaps.append(Gap(key.cell, ended.boot, ended.last + 1, None))
+                reporters[key.cell, ended.boot] = ended._replace(missing=frozenset())
+            after, lost = _advance(before or Reporter(key.boot, 0), key, self._open[key])
             latest[key.cell] = reporters[key.cell, key.boot] = after
             gaps += lost
         pairs = tuple((cell, reporter) for (cell, _), reporter in reporters.items())
@@ -129,43 +132,38 @@ class Received:
     def settle(self, kept: bool) -> None:
         """What `arrivals` gave last is kept, or is not: then nothing of it was ever taken."""
         for cell, reporter in self._next.reporters if self._next and kept else ():
-            before = self._reporters.get(cell)
-            if before and before.boot != reporter.boot:
-                self._former.setdefault(cell, set()).add(before.boot)
-            self._reporters[cell] = reporter
+            starts = self._starts.setdefault(cell, {})
+            starts[reporter.boot] = reporter
+            if len(starts) > STARTS_MAX:
+                del starts[next(iter(starts))]
         self._next = None
         self._open.clear()
         self._in_cycle.clear()
         self._late.clear()
 
-    def acknowledgement(self, cell: Cell) -> bytes:
-        """What tells a node which of its reports are kept; nothing where none is."""
-        reporter = self._reporters.get(cell)
-        return report.pack_ack(reporter.boot, reporter.last, reporter.missing) if reporter else b""
+    def acknowledgement(self, cell: Cell, boot: int) -> bytes:
+        """What tells a node which reports of a start are kept; nothing where none is."""
+        reporter = self._reporter(cell, boot)
+        return report.pack_ack(boot, reporter.last, reporter.missing) if reporter else b""
 
+    def _reporter(self, cell: Cell, boot: int) -> Reporter | None:
+        return self._starts.get(cell, {}).get(boot)
 
     def _in_order(self) -> list[Key]:
-        """What was taken, by number, the start that is known before those that were heard of after it."""
+        """What was taken, by number, the starts that are known before those that were heard of after them."""
         order: dict[tuple[Cell, int], int] = {}
         for cell, boot, _ in self._open:
-            known = self._reporters.get(cell)
-            order.setdefault((cell, boot), -1 if known and known.boot == boot else len(order))
+            order.setdefault((cell, boot), -1 if self._reporter(cell, boot) else len(order))
         return sorted(self._open, key=lambda key: (order[key.cell, key.boot], key.seq))
 
 
-def _advance(before: Reporter | None, key: Key, has_older: bool) -> tuple[Reporter, list[Gap]]:
+def _advance(before: Reporter, key: Key, has_older: bool) -> tuple[Reporter, list[Gap]]:
     """What came of a node's start once one more report did, and what is lost by then."""
-    gaps: list[Gap] = []
-    if before is None:
-        before = Reporter(key.boot, 0)
-    elif before.boot != key.boot:
-        gaps = [*_gaps(key.cell, before.boot, before.missing), Gap(key.cell, before.boot, before.last + 1, None)]
-        before = Reporter(key.boot, 0)
     last = max(before.last, key.seq)
     # What is below this never comes.
     floor = max(last - WINDOW + 1, 0 if has_older else key.seq)
     lost = {seq for seq in before.missing if seq < floor} - {key.seq}
-    gaps += _gaps(key.cell, key.boot, lost)
+    gaps = _gaps(key.cell, key.boot, lost)
     first, end = before.last + 1, min(floor, key.seq)
     if first < end:
         gaps.append(Gap(key.cell, key.boot, first, end - 1))

@@ -18,7 +18,7 @@ from broker_bench import until
 from mesh_in_memory import make_node, make_site
 
 from firmware.stages import TO_GATEWAY
-from gateway import running
+from gateway import passwords, running
 from gateway.broker import LOOPBACK
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
@@ -28,6 +28,7 @@ from protocol.compat import TICKS_PERIOD
 from tools.rig.interpreter import SOURCES
 
 SITE = make_site(1, 1)
+NAME = "n-00-00"
 YEAR_S = 365 * 86_400
 CLOCKS_S = (YEAR_S, -YEAR_S, 0)
 PERIOD_S = 0.01
@@ -87,6 +88,7 @@ class Service:
         try:
             port = until(self._port, lambda: self.said, WAIT_S_MAX)
             self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+            self._client.username_pw_set(NAME, passwords.load(self.state, SITE)[NAME])
             self._client.on_connect = lambda client, *_: client.subscribe(topic.cycle(SITE.name))
             self._client.on_message = lambda _client, _data, message: self._on_beacon(bytes(message.payload))
             self._client.connect(LOOPBACK, port)

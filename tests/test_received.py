@@ -101,27 +101,35 @@ def test_a_node_that_says_that_it_started_anew_ends_its_former_start_though_it_r
     assert ([1], []) == take(made, 1, boot=BOOT - 1)
 
 
-def test_no_start_of_before_is_taken_for_a_new_one():
+def test_of_starts_of_before_nothing_is_taken_twice():
     starts = [Reporter(boot, 3) for boot in (1, 2, 3)]
     made = Received({CELL: starts})
-    assert [False, False, True] == [made.is_news(Key(CELL, boot, 4)) for boot in (1, 2, 3)]
+    assert [False] * 3 == [made.is_news(Key(CELL, boot, 3)) for boot in (1, 2, 3)]
 
 
 def test_what_is_lacking_may_still_come():
     made = received(last=4)
-    assert not made.is_lacking(CELL)
+    assert not made.is_lacking(CELL, BOOT)
     take(made, 6, older=True)
-    assert made.is_lacking(CELL)
+    assert made.is_lacking(CELL, BOOT)
     take(made, 5, older=False)
-    assert [False, False] == [made.is_lacking(CELL), made.is_lacking((0, 0))]
+    assert [False, False] == [made.is_lacking(CELL, BOOT), made.is_lacking((0, 0), BOOT)]
 
 
 def test_a_new_start_loses_what_the_one_before_still_held():
     made = received(last=9, missing={7})
     new = BOOT - 1
     assert ([3], [(BOOT, 7, 7), (BOOT, 10, None), (new, 1, 2)]) == take(made, 3, boot=new)
-    assert ([], []) == take(made, 10, boot=BOOT), "delayed on its way"
+    assert ([10], []) == take(made, 10, boot=BOOT), "delayed on its way"
     assert ([4], []) == take(made, 4, boot=new)
+
+
+def test_a_start_that_somebody_made_up_does_not_keep_the_real_one_out():
+    made = received(last=9)
+    for number in range(5):
+        take(made, 1, boot=number)
+        assert ([10 + number], []) == take(made, 10 + number)
+        assert report.pack_ack(BOOT, 10 + number, ()) == made.acknowledgement(CELL, BOOT)
 
 
 @pytest.mark.parametrize("boots", [(BOOT, BOOT - 1), (BOOT, BOOT + 1)])
@@ -133,15 +141,15 @@ def test_two_starts_between_two_outcomes_are_told_apart_in_the_order_they_were_h
     assert [Gap(CELL, boots[0], 11, None)] == list(arrivals.gaps)
     assert [(boots[0], 10), (boots[1], 2)] == [(reporter.boot, reporter.last) for _, reporter in arrivals.reporters]
     made.settle(True)
-    assert [False, True] == [made.is_news(Key(CELL, boots[0], 12)), made.is_news(Key(CELL, boots[1], 3))]
+    assert [False, True] == [made.is_news(Key(CELL, boots[0], 10)), made.is_news(Key(CELL, boots[1], 3))]
 
 
 def test_an_acknowledgement_names_what_is_kept():
     made = received(last=9, missing={7})
-    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL)
+    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL, BOOT)
     made.take(Key(CELL, BOOT, 10), False)
     made.arrivals()
-    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL)
+    assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL, BOOT)
     made.settle(True)
-    assert report.pack_ack(BOOT, 10, ()) == made.acknowledgement(CELL)
-    assert b"" == made.acknowledgement((0, 0))
+    assert report.pack_ack(BOOT, 10, ()) == made.acknowledgement(CELL, BOOT)
+    assert b"" == made.acknowledgement((0, 0), BOOT)

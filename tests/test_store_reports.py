@@ -114,7 +114,7 @@ def test_a_gateway_that_starts_again_knows_what_it_acknowledged(tmp_path):
     with Store(tmp_path, site) as store:
         received = Received(store.reporters())
     assert not received.is_news(Key((2, 3), BOOT, 15))
-    assert report.pack_ack(BOOT, 15, {13}) == received.acknowledgement((0, 0))
+    assert report.pack_ack(BOOT, 15, {13}) == received.acknowledgement((0, 0), BOOT)
 
 
 def test_without_any_reporter_nothing_large_is_unpacked(store):
