@@ -29,6 +29,7 @@ from tools.rig.interpreter import SOURCES
 
 SITE = make_site(1, 1)
 NAME = "n-00-00"
+CYCLE, ACK = topic.cycle(SITE.name), topic.of_node(SITE.name, 0, 0, topic.ACK)
 YEAR_S = 365 * 86_400
 CLOCKS_S = (YEAR_S, -YEAR_S, 0)
 PERIOD_S = 0.01
@@ -89,8 +90,8 @@ class Service:
             port = until(self._port, lambda: self.said, WAIT_S_MAX)
             self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
             self._client.username_pw_set(NAME, passwords.load(self.state, SITE)[NAME])
-            self._client.on_connect = lambda client, *_: client.subscribe(topic.cycle(SITE.name))
-            self._client.on_message = lambda _client, _data, message: self._on_beacon(bytes(message.payload))
+            self._client.on_connect = lambda client, *_: client.subscribe([(name, 0) for name in (CYCLE, ACK)])
+            self._client.on_message = lambda _client, _data, message: self._hear(message.topic, bytes(message.payload))
             self._client.connect(LOOPBACK, port)
             self._client.loop_start()
             self.goes_on()
@@ -161,6 +162,12 @@ class Service:
 
     def _note(self, line):
         self.decided.append(json.loads(line)["cycle"])
+
+    def _hear(self, name, data):
+        if name == ACK:
+            self._node.on_acknowledgement(data)
+        else:
+            self._on_beacon(data)
 
     def _on_beacon(self, data):
         now_ms, opened = time.monotonic_ns() // 1_000_000 % TICKS_PERIOD, beacon.unpack(data)
