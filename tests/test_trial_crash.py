@@ -70,7 +70,7 @@ class Story:
         with new_store(folder) as store:
             for cycle in range(CYCLES):
                 if cycle == 3:
-                    self.said.note(topic.of_node(SITE.name, *SECOND, topic.ACK), received.acknowledgement(SECOND))
+                    self.said.note(topic.of_node(SITE.name, *SECOND, topic.ACK), received.acknowledgement(SECOND, BOOT))
                 # The second block is acknowledged by its bit while its node is.
                 self.said.note(topic.cycle(SITE.name), spoken_beacon(cycle, max(cycle - 1, 0), [0] if cycle else []))
                 self._report(received, cycle)
