@@ -24,7 +24,7 @@ from typing import Any
 
 from gateway import certificates, keys, passwords, running
 from gateway.config import RUN, last_run
-from gateway.private_file import private_file
+from gateway.files import private_file
 from gateway.site import Site
 from gateway.store import Store
 from gateway.store_schema import FILE, StoreError

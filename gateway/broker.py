@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from gateway.certificates import tls_context
+from gateway.files import write_private
 from gateway.passwords import GATEWAY, Login, write_hashed
-from gateway.private_file import write_private
 
 log = logging.getLogger(__name__)
 

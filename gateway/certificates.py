@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.private_file import write_private
+from gateway.files import write_private
 
 NAME = "broker-ca.pem"
 _YEARS = timedelta(days=20 * 365)

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.decision import Limits, check_limits
+from gateway.files import write_whole
 from gateway.gateway import Timing
 from gateway.learning import Plan, check_plan
 from gateway.model import SPECS, ModelError, ModelSpec, spec_named
@@ -151,8 +152,7 @@ def next_run(state: Path, floor: int = 0) -> int:
     try:
         state.mkdir(parents=True, exist_ok=True)
         run = max(last_run(state), floor) + 1
-        file.with_suffix(".new").write_text(f"{run}\n")
-        file.with_suffix(".new").replace(file)
+        write_whole(file, f"{run}\n".encode())
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}; check the folder and its free space") from None
     except ValueError:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.private_file import write_private
+from gateway.files import write_private
 from protocol.filter_set import SIGNATURE_SIZE
 
 NAME = "site-key.pem"

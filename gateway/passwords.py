@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.private_file import write_private
+from gateway.files import write_private
 from gateway.site import Site
 from protocol.grid import node_name
 

@@ -3,13 +3,12 @@
 The text is edited where its lists stand, then read as a whole; where it does not say exactly what it should, it stays.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from gateway.files import write_whole
 from gateway.site import Cell, Site, SiteError, load_site, parse_site
 from protocol.grid import node_name, parse_node_name
 
@@ -69,18 +68,11 @@ def remove_node(path: Path, name: str) -> Site:
 
 def _write(path: Path, wanted: Site, edit: Callable[[str], str]) -> Site:
     """Replace the file, all of it or nothing."""
-    path = path.resolve()  # a link stays one
     try:
         text = edit(path.read_bytes().decode())
         if not _says(text, wanted):
             raise SiteError(f"{path}: its list of holes is written in a way that is left to people; edit it by hand")
-        scratch = path.with_name(path.name + ".new")
-        with scratch.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, scratch)
-        scratch.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise SiteError(f"{path}: {error.strerror or error}; make file and folder writable") from None
     return wanted

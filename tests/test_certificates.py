@@ -7,7 +7,7 @@ import pytest
 
 from gateway import certificates
 from gateway.certificates import CertificateError, load, load_or_make, write_broker
-from gateway.private_file import write_private
+from gateway.files import write_private
 
 NAMES = {"127.0.0.1", "localhost", "broker.hall"}
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from gateway import certificates, passwords
 from gateway.broker import LOOPBACK, LOOPBACKS, QUEUE_LEN_MAX, Choice, parse_address, user_line
 from gateway.config import load_config
-from gateway.private_file import write_private
+from gateway.files import write_private
 from gateway.site import Site
 from protocol.filter_set import SIZE_MAX
 from tools.acl import acl_text

@@ -1,0 +1,51 @@
+"""Files that are replaced as a whole: all of the new one or all of the old one, for whom it was readable before."""
+
+import os
+import stat
+
+import pytest
+
+from gateway.files import write_private, write_whole
+
+every_way = pytest.mark.parametrize("write", [write_whole, write_private])
+
+
+@every_way
+def test_a_file_is_replaced_whether_it_was_there_or_not(tmp_path, write):
+    file = tmp_path / "words.txt"
+    for data in (b"a long one", b"short"):
+        write(file, data)
+        assert (data, ["words.txt"]) == (file.read_bytes(), os.listdir(tmp_path))
+
+
+@every_way
+def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_path, monkeypatch, write):
+    file = tmp_path / "words.txt"
+    file.write_bytes(b"old")
+    seen = []
+
+    def power_cut(handle):
+        seen.append((os.fstat(handle).st_size, file.read_bytes()))
+        raise OSError("no power")
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(OSError, match="no power"):
+        write(file, b"the new one")
+    assert ([(11, b"old")], b"old") == (seen, file.read_bytes())
+
+
+def test_who_may_read_a_file_stays_and_a_link_stays_a_link(tmp_path):
+    file, link = tmp_path / "words.txt", tmp_path / "link.txt"
+    file.write_bytes(b"old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    write_whole(link, b"new")
+    assert (b"new", 0o640, True) == (file.read_bytes(), stat.S_IMODE(file.stat().st_mode), link.is_symlink())
+
+
+def test_a_secret_is_for_its_owner_whoever_could_read_the_file_before(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_bytes(b"old")
+    file.chmod(0o644)
+    write_private(file, b"secret")
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
