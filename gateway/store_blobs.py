@@ -94,20 +94,6 @@ def pack_cycle(record: Record, cells: Bits) -> bytes:
     return head + zlib.compress(b"".join(parts), ZLIB_LEVEL)
 
 
-def unpack_cycle(cycle: int, data: bytes, shape: tuple[int, int]) -> tuple[Record, Bits]:
-    """A record and the site's mask at its time.
-
-    Args:
-        cycle: the record's number.
-        data: what `pack_cycle` made.
-        shape: (rows, cols) that the site has.
-
-    Raises:
-        ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
-    """
-    return record_of(cycle, inflate(data, shape))
-
-
 class Plain(NamedTuple):
     """A packed cycle, not compressed.
 
@@ -125,10 +111,14 @@ class Plain(NamedTuple):
 
 
 def inflate(data: bytes, shape: tuple[int, int]) -> Plain:
-    """What `pack_cycle` compressed.
+    """What `pack_cycle` compressed; `record_of` makes a record of it.
+
+    Args:
+        data: what `pack_cycle` made.
+        shape: (rows, cols) that the site has.
 
     Raises:
-        ValueError: as `unpack_cycle`.
+        ValueError: it is anything else; nothing is allocated beyond what a cycle of this shape takes.
     """
     if len(data) < _CYCLE.size:
         raise ValueError(_NO_RECORD)

@@ -13,6 +13,7 @@ from gateway.exactness import Comparison, compare
 from gateway.gateway import Outcome
 from gateway.received import Arrivals, Gap, Key, Late, Reporter
 from gateway.store import ACTIVE, NOTHING_CAME, Basis, Store, StoredModel
+from gateway.store_blobs import inflate, record_of
 from gateway.store_schema import FILE
 
 SITE = make_site(3, 4, {(0, 3)})
@@ -32,6 +33,11 @@ def new_store(folder, model=MODEL, site=SITE):
     with Store(folder, site, create=True) as opened:
         opened.add_model(active(model, site))
         yield opened
+
+
+def unpack_cycle(cycle, data, shape):
+    """The record that was packed, and its mask."""
+    return record_of(cycle, inflate(data, shape))
 
 
 def calm(cycle, readings_ccel=None, site=SITE):

@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 from mesh_in_memory import make_model, make_site
-from store_bench import MODEL, SITE, calm, random_record, same
+from store_bench import MODEL, SITE, calm, random_record, same, unpack_cycle
 
 from gateway.model import SPECS, Head
 from gateway.site import lounge
-from gateway.store_blobs import pack_cycle, pack_head, unpack_cycle, unpack_filters, unpack_head
+from gateway.store_blobs import pack_cycle, pack_head, unpack_filters, unpack_head
 
 every_spec = pytest.mark.parametrize("spec", SPECS)
 

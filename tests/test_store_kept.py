@@ -6,13 +6,13 @@ import sqlite3
 
 import numpy as np
 import pytest
-from store_bench import SITE, arrived, calm, new_store, outcome_of
+from store_bench import SITE, arrived, calm, new_store, outcome_of, unpack_cycle
 
 from gateway.cycles import Record
 from gateway.decision import LIMITS_DEFAULT, State
 from gateway.recompute import recompute
 from gateway.store import Basis, Store
-from gateway.store_blobs import unpack_cycle, unpack_head
+from gateway.store_blobs import unpack_head
 from gateway.store_schema import FILE, STEPS, StoreError, errors_named
 
 BASIS = Basis(State(False), LIMITS_DEFAULT, SITE.cells)
