@@ -321,18 +321,18 @@ class Node:
     @cold
     def _read(self):
         """The sensor's int16 or None; whatever a driver raises or returns instead is a counted fault."""
-        fault = SENSOR_FAULT
         try:
             reading_ccel = self._sensor.read(self.cycle)
             if reading_ccel is None or READING_MIN <= reading_ccel <= READING_MAX:
                 return reading_ccel
             fault = SENSOR_RANGE
         except ValueError as error:  # it may say why
+            fault = SENSOR_FAULT
             for place in (SENSOR_CRC, SENSOR_POWER_ON, SENSOR_RANGE, SENSOR_STUCK):
                 if error.args == (place,):
                     fault = place
         except Exception:  # a driver is somebody else's code
-            pass
+            fault = SENSOR_FAULT
         self.trace.fault(fault)
         return None
 
