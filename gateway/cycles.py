@@ -52,11 +52,16 @@ class Record(NamedTuple):
 
 
 class Presence:
-    """Who was heard lately; lives from cycle to cycle."""
+    """Who was heard lately; lives from cycle to cycle.
+
+    Attributes:
+        offline: bool [rows, cols], cells known to have lost their connection.
+    """
 
     def __init__(self, site: Site):
-        """Every cell counts as heard just now."""
+        """Every cell counts as heard just now, and as connected."""
         self._mask = site.mask
+        self.offline = np.zeros(self._mask.shape, np.bool_)
         self._silent = np.zeros(self._mask.shape, np.int64)
 
     @property

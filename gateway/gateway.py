@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import decision
+from gateway.acknowledgement import Acknowledgement
 from gateway.carried import EventAssembly, States
 from gateway.carried_reports import THRESHOLD_CCEL, ChangeAssembly, Reports
 from gateway.cycles import Assembly, Presence, Record, members_of
@@ -23,7 +24,7 @@ from gateway.head import HeadRunner
 from gateway.model import SIGN, SPECS, Model
 from gateway.quarantine import Quarantine
 from gateway.received import Arrivals, Key, Received
-from gateway.site import Cell, Site, block_of
+from gateway.site import Cell, Site, block_of, sender_of
 from gateway.wave import Holding, Rollout, holding_of
 from protocol import beacon, frame, topic
 from protocol.grid import BLOCK_SIDE, node_name, parse_node_name
@@ -137,17 +138,13 @@ class Gateway:
         self._decision_state = decision.init()
         self._presence = Presence(site)
         self._cells = frozenset(site.cells)
-        self._base = topic.base(site.name) + "n/"
+        self._base = topic.nodes(site.name)
         self._exchanges = model.filters.exchanges
         self._assembly: Assembly | EventAssembly | None = None
         self._closed: Assembly | EventAssembly | None = None
         self._node_states = States(site)
         self._reports: Reports | None = None
-        self._acked_cycle = 0
-        self._acked = np.zeros(site.block_shape, np.bool_)
-        self._accounted = np.zeros(site.mask.shape, np.bool_)
-        self._offline = np.zeros(site.mask.shape, np.bool_)
-        self._to_acknowledge: set[tuple[Cell, int]] = set()
+        self._acknowledgement = Acknowledgement(site)
         self._due_ms = 0
         self._named: set[Cell] = set()
 
@@ -168,22 +165,15 @@ class Gateway:
 
     def settle(self, outcome: Outcome, kept: bool) -> None:
         """The last outcome is kept, with what came by then, or is not: then none of its reports is acknowledged."""
-        self.received.settle(kept)
-        if not kept:
-            self._acked = np.zeros_like(self._acked)
-            return
-        arrivals = outcome.arrivals
-        for cell, boot, _ in arrivals.in_cycle:
-            if self.received.is_lacking(cell, boot):  # one of the very same cycle, perhaps
-                self._acked[block_of(cell)] = False
-        self._to_acknowledge.update(late.key[:2] for late in arrivals.late)
-        self._to_acknowledge.update(key[:2] for key in arrivals.in_cycle if not self._acked[block_of(key.cell)])
+        self.received.settle(outcome.arrivals if kept else Arrivals())
+        if kept:
+            self._acknowledgement.settle(outcome.arrivals, self.received)
+        else:
+            self._acknowledgement.drop()
 
     def acknowledgements(self) -> list[tuple[Cell, bytes]]:
         """What single nodes are told before the next beacon, whose bitmap cannot tell them which reports are kept."""
-        starts, self._to_acknowledge = self._to_acknowledge, set()
-        words = [(cell, self.received.acknowledgement(cell, boot)) for cell, boot in sorted(starts)]
-        words = [(cell, data) for cell, data in words if data]
+        words = self._acknowledgement.words(self.received)
         self.traffic["acks"] += len(words)
         self.traffic["ack_bytes"] += sum(len(data) for _, data in words)
         return words
@@ -206,7 +196,7 @@ class Gateway:
         self.next_cycle += 1
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
-            self._offline[cell] = False
+            self._presence.offline[cell] = False
         flags = self._follow_rollout()
         flags |= self._open_assembly(cycle, self._absent())
         challenges = beacon.CHALLENGE_EXCHANGES if self.copies and flags & beacon.MODE_MASK == beacon.MODE_EVENT else 0
@@ -256,7 +246,7 @@ class Gateway:
             self._on_report(cell, payload)
         elif leaf == "state" and payload.decode("ascii", "replace") in STATES:
             self.states[cell] = payload.decode("ascii")
-            self._offline[cell] = self.states[cell] in OFFLINE
+            self._presence.offline[cell] = self.states[cell] in OFFLINE
             if self.states[cell] == "ready":
                 self._presence.heard([cell])
         elif leaf == "about":
@@ -272,8 +262,7 @@ class Gateway:
         if assembly is None or not (now_ms >= self._due_ms or self._is_complete(assembly)):
             return None
         self._assembly, self._closed = None, assembly
-        self._acked_cycle, self._acked = assembly.cycle, assembly.settled_blocks
-        self._accounted = assembly.accounted
+        self._acknowledgement.close(assembly)
         self.faults["double"] += assembly.doubles
         self.faults["misfit"] += assembly.misfits
         record = assembly.close(self._presence)
@@ -333,7 +322,7 @@ class Gateway:
 
     def _absent(self) -> NDArray[np.bool_]:
         """Cells not worth waiting for: gone, in quarantine, or known to have lost their connection."""
-        absent = self._presence.gone | self._offline
+        absent = self._presence.gone | self._presence.offline
         for cell in self.quarantine.cells:
             absent[cell] = True
         return absent
@@ -349,12 +338,12 @@ class Gateway:
             timing.exchange_ms,
             timing.gather_ms,
             self.model.filters.version,
-            self._acked_cycle,
+            self._acknowledgement.cycle,
             rows,
             cols,
             {beacon.MODE_CHANGE: self.threshold_ccel, beacon.MODE_EVENT: self.copies}.get(flags & beacon.MODE_MASK, 0),
         )
-        data = beacon.pack(fields, np.packbits(self._acked, bitorder="little").tobytes())
+        data = beacon.pack(fields, self._acknowledgement.bitmap())
         self.traffic["beacons"] += 1
         self.traffic["beacon_bytes"] += len(data)
         return data
@@ -365,13 +354,13 @@ class Gateway:
         except ValueError:
             self._fault("malformed", cell)
             return
-        if (frame.row_of(payload), frame.col_of(payload)) != cell:
+        if sender_of(payload) != cell:
             self._fault("stranger", cell)
             return
         key = Key(cell, report.boot, report.seq)
         if not self.received.is_news(key):
             self._fault("double", cell)
-            self._to_acknowledge.add(key[:2])
+            self._acknowledgement.tell(cell, report.boot)
         elif self._takes_report(cell, payload, report):
             self.received.take(key, report.has_older)
         else:
@@ -404,7 +393,7 @@ class Gateway:
 
     def _on_state(self, cell: Cell, payload: bytes) -> None:
         """A node's state in mode event: of this cycle, or said late, or again."""
-        if (frame.row_of(payload), frame.col_of(payload)) != cell or payload[frame.HEADER_SIZE] > frame.STATE_NONE:
+        if sender_of(payload) != cell or payload[frame.HEADER_SIZE] > frame.STATE_NONE:
             self._fault("malformed", cell)
             return
         state, assembly = payload[frame.HEADER_SIZE], self._assembly
@@ -425,8 +414,7 @@ class Gateway:
             self.next_cycle = max(self.next_cycle, cycle + 1)
             self._fault("late_report", cell)
             self._node_states.take(cell, cycle, state)
-            if cycle == self._acked_cycle and not self._accounted[cell]:
-                self._acked[block_of(cell)] = False
+            self._acknowledgement.on_late_state(cell, cycle)
 
     def _believed_cycle(self, cell: Cell, payload: bytes, name: str) -> int | None:
         """The cycle that a frame speaks of, None where it is not of this run or too far off; counts its traffic."""
@@ -442,7 +430,7 @@ class Gateway:
         return cycle
 
     def _on_filters(self, cell: Cell, payload: bytes) -> None:
-        if (frame.row_of(payload), frame.col_of(payload)) != cell:
+        if sender_of(payload) != cell:
             self._fault("stranger", cell)
             return
         self.traffic["holdings"] += 1
@@ -465,8 +453,7 @@ class Gateway:
         places = [place for corner, place in enumerate(members_of(cell)) if spoken_of >> corner & 1]
         members = [place for place in places if place in self._cells]
         self._presence.heard(members)
-        if cycle == self._acked_cycle:
-            self._acked[block_of(cell)] = False  # it is not kept yet
+        self._acknowledgement.on_late_report(cell, cycle)
         log.debug("node %s cycle %d: report outside its cycle", node_name(*cell), cycle)
 
     def _on_about(self, cell: Cell, payload: bytes) -> None:

@@ -7,12 +7,13 @@ wait behind it. So what is missing below one that says no is lost, and so is all
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.site import Cell
+from gateway.site import Cell, sender_of
 from protocol import report
 
 # What is missing is waited for so long: a node holds fewer reports (firmware/ring.py).
 WINDOW = report.ACK_WINDOW
-# Of a node so many starts are known; one that never was any, because somebody made it up, ends none of them.
+# Of a node so many starts are known, the latest ones. One that somebody made up, who has the node's key, ends no other:
+# only as many of them as this make the real one unknown.
 STARTS_MAX = 8
 
 
@@ -24,6 +25,16 @@ class Key(NamedTuple):
     seq: int
 
 
+def key_of(data: bytes) -> Key:
+    """The name of a report.
+
+    Raises:
+        ValueError: these are not the bytes of one.
+    """
+    found = report.Report(data)
+    return Key(sender_of(data), found.boot, found.seq)
+
+
 class Gap(NamedTuple):
     """Reports that are lost: those of a node's start from `first` to `last`; None: nobody knows how many."""
 
@@ -31,6 +42,11 @@ class Gap(NamedTuple):
     boot: int
     first: int
     last: int | None
+
+    def has(self, key: Key) -> bool:
+        """Whether a report is one of them."""
+        is_of_start = (key.cell, key.boot) == (self.cell, self.boot)
+        return is_of_start and self.first <= key.seq and (self.last is None or key.seq <= self.last)
 
 
 class Late(NamedTuple):
@@ -83,7 +99,6 @@ class Received:
         self._open: dict[Key, bool] = {}  # whether older ones wait behind it
         self._in_cycle: list[Key] = []
         self._late: list[Late] = []
-        self._next: Arrivals | None = None
 
     def is_news(self, key: Key) -> bool:
         """Whether a report was neither kept nor taken before, and may still be."""
@@ -112,12 +127,12 @@ class Received:
 
     def arrivals(self) -> Arrivals:
         """All that was taken since the last call of `settle`."""
-        latest: dict[Cell, Reporter] = {cell: list(starts.values())[-1] for cell, starts in self._starts.items()}
+        latest: dict[Cell, Reporter] = {}
         reporters: dict[tuple[Cell, int], Reporter] = {}
         gaps: list[Gap] = []
         for key in self._in_order():
             before = reporters.get(key[:2]) or self._reporter(key.cell, key.boot)
-            ended = latest.get(key.cell) if before is None else None
+            ended = latest.get(key.cell, self._latest(key.cell)) if before is None else None
             if ended:
                 gaps += _gaps(key.cell, ended.boot, ended.missing)
                 gaps.append(Gap(key.cell, ended.boot, ended.last + 1, None))
@@ -126,17 +141,15 @@ class Received:
             latest[key.cell] = reporters[key.cell, key.boot] = after
             gaps += lost
         pairs = tuple((cell, reporter) for (cell, _), reporter in reporters.items())
-        self._next = Arrivals(tuple(self._in_cycle), tuple(self._late), tuple(gaps), pairs)
-        return self._next
+        return Arrivals(tuple(self._in_cycle), tuple(self._late), tuple(gaps), pairs)
 
-    def settle(self, kept: bool) -> None:
-        """What `arrivals` gave last is kept, or is not: then nothing of it was ever taken."""
-        for cell, reporter in self._next.reporters if self._next and kept else ():
+    def settle(self, kept: Arrivals) -> None:
+        """What `arrivals` gave is kept, or nothing of it is: then it was never taken."""
+        for cell, reporter in kept.reporters:
             starts = self._starts.setdefault(cell, {})
             starts[reporter.boot] = reporter
             if len(starts) > STARTS_MAX:
                 del starts[next(iter(starts))]
-        self._next = None
         self._open.clear()
         self._in_cycle.clear()
         self._late.clear()
@@ -148,6 +161,10 @@ class Received:
 
     def _reporter(self, cell: Cell, boot: int) -> Reporter | None:
         return self._starts.get(cell, {}).get(boot)
+
+    def _latest(self, cell: Cell) -> Reporter | None:
+        starts = self._starts.get(cell)
+        return starts[next(reversed(starts))] if starts else None
 
     def _in_order(self) -> list[Key]:
         """What was taken, by number, the starts that are known before those that were heard of after them."""

@@ -10,6 +10,9 @@ from gateway.model import SPECS
 from gateway.store import Store, StoredCycle
 from gateway.store_schema import StoreError
 
+# Of scores, which are probabilities: how far the same model differs on another machine.
+SCORE_TOLERANCE = 1e-5
+
 
 def recompute(store: Store, stored: StoredCycle) -> Outcome:
     """The outcome of a stored cycle: its scores, decision, where and comparison with the twin computed anew.
@@ -19,7 +22,7 @@ def recompute(store: Store, stored: StoredCycle) -> Outcome:
         stored: from the same store.
 
     Returns:
-        What the gateway found when it decided; on another machine scores may differ by 1e-5.
+        What the gateway found when it decided; on another machine scores may differ by SCORE_TOLERANCE.
 
     Raises:
         StoreError: the model is not in the store.
@@ -33,3 +36,10 @@ def recompute(store: Store, stored: StoredCycle) -> Outcome:
     _, decided = decision.update(basis.state, outcome.record.features, runner, basis.limits)
     exact = compare(outcome.record, found.model.filters, replace(store.site, cells=basis.cells))
     return outcome._replace(decision=decided, exact=exact)
+
+
+def agrees(again: Outcome, outcome: Outcome) -> bool:
+    """Whether a recomputed outcome is the one that was decided: equal but for SCORE_TOLERANCE of its scores."""
+    scores = zip(again.decision.scores, outcome.decision.scores, strict=True)
+    is_near = all(abs(new - old) <= SCORE_TOLERANCE for new, old in scores)
+    return is_near and again.decision[1:] == outcome.decision[1:] and again[2:5] == outcome[2:5]

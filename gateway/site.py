@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol import frame
 from protocol.beacon import BITMAP_MAX
 from protocol.fixed import READING_MAX, READING_MIN
 from protocol.grid import BLOCK_SIDE, ROWS_MAX, SLOTS, neighbour_mask, neighbour_of, node_name, parse_node_name
@@ -118,6 +119,11 @@ class Site:
 def block_of(cell: Cell) -> Cell:
     """(block row, block column) of a cell's block."""
     return cell[0] // BLOCK_SIDE, cell[1] // BLOCK_SIDE
+
+
+def sender_of(data: bytes) -> Cell:
+    """Who a frame says it is of."""
+    return frame.row_of(data), frame.col_of(data)
 
 
 def lounge() -> Site:

@@ -10,6 +10,7 @@ from node_bench import quiet_mesh
 
 from firmware import start
 from firmware.stages import TO_BLOCK, TO_GATEWAY, TO_HALO
+from gateway.site import sender_of
 from protocol import beacon, frame, topic
 from protocol.filter_set import CONFIRMED
 from protocol.grid import node_name
@@ -135,7 +136,7 @@ def may_say(site, data, name):
     """Whether whose topic it is may say this."""
     if data[0] & 15 == frame.BEACON:
         return name == topic.cycle(site.name)
-    return node_name(frame.row_of(data), frame.col_of(data)) in name
+    return node_name(*sender_of(data)) in name
 
 
 def all_topics(site):
@@ -169,7 +170,7 @@ def verdict(site, cell, data, name=None):
         return "malformed"
     if kind == frame.BEACON:
         return "malformed" if beacon.unpack(data) is None else None
-    sender = frame.row_of(data), frame.col_of(data)
+    sender = sender_of(data)
     if sender == cell:
         return "own"
     away = np.abs(np.subtract(sender, cell)).max()

@@ -15,7 +15,7 @@ from gateway.recompute import recompute
 from gateway.service import Recorder
 from gateway.store import Store
 from protocol import frame, topic
-from protocol.beacon import MODE_EVENT
+from protocol.beacon import MODE_EVENT, acknowledged
 
 SITE = make_site(4, 6, {(0, 5)})
 CYCLES = 12
@@ -94,7 +94,7 @@ def test_a_state_by_other_filters_than_the_cycles_is_left_out_and_not_acknowledg
     state = frame.header(frame.STATE, 0, 0, RUN, 0, gateway.model.filters.version - 1) + b"\1"
     gateway.on_message(topic.of_node(SITE.name, 0, 0, "up"), state)
     outcome = gateway.poll(gateway.due_ms())
-    assert (-1, False) == (outcome.record.features[0, 0, 0], gateway._acked[0, 0])
+    assert (-1, False) == (outcome.record.features[0, 0, 0], acknowledged(gateway.ask_health(), 0, 0))
     assert 1 == gateway.faults["other_version"]
 
 
@@ -108,6 +108,6 @@ def test_a_state_that_comes_behind_its_cycle_takes_the_acknowledgement_back():
     gateway.on_message(topic.of_node(SITE.name, 0, 0, "up"), first)
     assert gateway.poll(gateway.due_ms()).record.pooled[0, 0]
     gateway.on_message(topic.of_node(SITE.name, 0, 0, "up"), first)
-    assert gateway._acked[0, 0]
+    assert acknowledged(gateway.ask_health(), 0, 0)
     gateway.on_message(topic.of_node(SITE.name, 0, 1, "up"), second)
-    assert not gateway._acked[0, 0]
+    assert not acknowledged(gateway.ask_health(), 0, 0)

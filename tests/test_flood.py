@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import paho.mqtt.client as paho
 import pytest
 from broker_bench import WAIT_S_MAX, needs_mosquitto
+from gateway_bench import SITE, name_of, report_of
 from mesh_in_memory import RUN, make_model
-from test_gateway import SITE, name_of, report_of
 
 from gateway.broker import LOOPBACK, open_broker
 from gateway.gateway import Gateway, Timing

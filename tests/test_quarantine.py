@@ -5,8 +5,8 @@ import logging
 from unittest.mock import Mock
 
 import pytest
+from gateway_bench import all_report, gateway, name_of, report_of, say
 from mesh_in_memory import RUN, TIMING
-from test_gateway import all_report, gateway, name_of, report_of, say
 
 from gateway.quarantine import GOOD_CYCLES, Quarantine, allowed
 from gateway.upkeep import Chores, Upkeep

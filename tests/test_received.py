@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gateway.received import WINDOW, Gap, Key, Received, Reporter
+from gateway.received import WINDOW, Arrivals, Gap, Key, Received, Reporter
 from protocol import report
 
 CELL = (3, 4)
@@ -24,9 +24,9 @@ def take(made, *seqs, older=False, boot=BOOT, kept=True):
         if made.is_news(key):
             made.take(key, older)
             news.append(key.seq)
-    gaps = [(gap.boot, gap.first, gap.last) for gap in made.arrivals().gaps]
-    made.settle(kept)
-    return news, gaps
+    arrivals = made.arrivals()
+    made.settle(arrivals if kept else Arrivals())
+    return news, [(gap.boot, gap.first, gap.last) for gap in arrivals.gaps]
 
 
 def test_of_reports_said_in_any_order_again_and_again_each_is_taken_once(seed):
@@ -94,8 +94,9 @@ def test_a_node_that_says_that_it_started_anew_ends_its_former_start_though_it_r
     made.start(CELL, BOOT)
     assert () == made.arrivals().gaps
     made.start(CELL, BOOT - 1)
-    assert [(BOOT, 7, 7), (BOOT, 10, None)] == [gap[1:] for gap in made.arrivals().gaps]
-    made.settle(True)
+    arrivals = made.arrivals()
+    assert [(BOOT, 7, 7), (BOOT, 10, None)] == [gap[1:] for gap in arrivals.gaps]
+    made.settle(arrivals)
     made.start(CELL, BOOT)  # retained somewhere, and late
     assert () == made.arrivals().gaps
     assert ([1], []) == take(made, 1, boot=BOOT - 1)
@@ -140,7 +141,7 @@ def test_two_starts_between_two_outcomes_are_told_apart_in_the_order_they_were_h
     arrivals = made.arrivals()
     assert [Gap(CELL, boots[0], 11, None)] == list(arrivals.gaps)
     assert [(boots[0], 10), (boots[1], 2)] == [(reporter.boot, reporter.last) for _, reporter in arrivals.reporters]
-    made.settle(True)
+    made.settle(arrivals)
     assert [False, True] == [made.is_news(Key(CELL, boots[0], 10)), made.is_news(Key(CELL, boots[1], 3))]
 
 
@@ -148,8 +149,8 @@ def test_an_acknowledgement_names_what_is_kept():
     made = received(last=9, missing={7})
     assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL, BOOT)
     made.take(Key(CELL, BOOT, 10), False)
-    made.arrivals()
+    arrivals = made.arrivals()
     assert report.pack_ack(BOOT, 9, {7}) == made.acknowledgement(CELL, BOOT)
-    made.settle(True)
+    made.settle(arrivals)
     assert report.pack_ack(BOOT, 10, ()) == made.acknowledgement(CELL, BOOT)
     assert b"" == made.acknowledgement((0, 0), BOOT)

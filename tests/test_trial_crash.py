@@ -75,9 +75,10 @@ class Story:
                 self.said.note(topic.cycle(SITE.name), spoken_beacon(cycle, max(cycle - 1, 0), [0] if cycle else []))
                 self._report(received, cycle)
                 before, (state, outcome) = state, decide(state, exact_record(rng, cycle, MODEL), MODEL, head)
+                arrivals = received.arrivals()
                 basis = Basis(before, BASIS.limits, SITE.cells)
-                store.add_cycle(RUN, NOON_S, outcome._replace(arrivals=received.arrivals()), basis)
-                received.settle(True)
+                store.add_cycle(RUN, NOON_S, outcome._replace(arrivals=arrivals), basis)
+                received.settle(arrivals)
 
     def judge(self):
         return judge(self.folder, SITE, self.said)

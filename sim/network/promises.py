@@ -24,7 +24,7 @@ from firmware import slots
 from firmware.quiet import HEARTBEAT
 from gateway.cycles import members_of
 from gateway.gateway import Outcome
-from gateway.site import Cell, Site
+from gateway.site import Cell, Site, sender_of
 from protocol import frame
 from protocol.filter_set import CONFIRMED, PHASES, STAGED, TRIAL
 from protocol.report import Report
@@ -162,7 +162,7 @@ class Promises:
             same_cycle = frame.run_of(data) == run & 0xFF and frame.cycle_of(data, cycle) == cycle
             if not same_cycle or frame.version_of(data) != version & 0xFFFF:
                 continue
-            sender = frame.row_of(data), frame.col_of(data)
+            sender = sender_of(data)
             if frame.kind_of(data) == frame.STATE:
                 cells[sender] = True
                 continue

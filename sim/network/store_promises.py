@@ -18,17 +18,14 @@ import numpy as np
 
 from gateway.cycles import Record, members_of
 from gateway.gateway import Outcome
-from gateway.received import Arrivals, Gap, Key
-from gateway.recompute import recompute
-from gateway.site import Cell, block_of
+from gateway.received import Arrivals, Key, key_of
+from gateway.recompute import agrees, recompute
+from gateway.site import Cell, block_of, sender_of
 from gateway.store import Store, StoredCycle
 from protocol import beacon, frame
 from protocol.grid import CORNERS
 from protocol.report import Report
 from sim.network.promises import Promises
-
-# Probabilities; the same model on the same runtime differs by less.
-SCORE_TOLERANCE = 1e-5
 
 
 class Said(NamedTuple):
@@ -88,12 +85,12 @@ class StorePromises:
 
     def make(self, data: bytes) -> None:
         """A node says a report, whether anybody hears it or not."""
-        self._made.add(_key_of(data))
+        self._made.add(key_of(data))
 
     def check_told(self, forgotten: set[bytes], now_ms: int) -> None:
         """A node forgets reports because it was told that they are stored."""
         self._promises.checked["P1"] += 1
-        lost = [key for key in map(_key_of, forgotten) if key not in self._kept]
+        lost = [key for key in map(key_of, forgotten) if key not in self._kept]
         if lost:
             self._fail("P1", now_ms, f"a node was told that reports {sorted(lost)[:4]} are stored")
 
@@ -101,8 +98,8 @@ class StorePromises:
         """At the end; `held`: what nodes still hold."""
         self._promises.checked["P2"] += 1
         gaps = list(self._store.gaps())
-        lost = self._made - self._kept - set(map(_key_of, held))
-        silent = [key for key in lost if not any(_is_in(key, gap) for gap in gaps)]
+        lost = self._made - self._kept - set(map(key_of, held))
+        silent = [key for key in lost if not any(gap.has(key) for gap in gaps)]
         # Of starts that nobody ever heard of nothing can be known, and nothing of what came behind the last one heard.
         latest = {cell: found[-1] for cell, found in self._store.reporters().items()}
         heard = {(cell, start.boot) for cell, found in self._store.reporters().items() for start in found}
@@ -127,7 +124,7 @@ class StorePromises:
             self._fail("P1", now_ms, f"cycle {key} is acknowledged and not stored")
             return
         for words in _said_in(key, payloads):
-            held = _holds(found.outcome.record, words) if words.report is None else _key_of(words.data) in self._kept
+            held = _holds(found.outcome.record, words) if words.report is None else key_of(words.data) in self._kept
             if beacon.acknowledged(data, *words.block) and not held:
                 self._fail("P1", now_ms, f"cycle {key}: the report of {words.owner} is acknowledged and not stored")
 
@@ -172,10 +169,7 @@ class StorePromises:
         """Whether what is stored gives once more what was decided."""
         self._promises.checked["P5"] += 1
         again = recompute(self._store, found)
-        (_, abnormal, where), (scores, was_abnormal, was_where) = again.decision, decided.decision
-        beyond = max(abs(new - old) for new, old in zip(again.decision.scores, scores, strict=True))
-        same = (abnormal, where, again.exact) == (was_abnormal, was_where, decided.exact)
-        if beyond > SCORE_TOLERANCE or not same or again[2:4] != decided[2:4]:
+        if not agrees(again, decided):
             what = f"{again.decision} {again.exact}, not {decided.decision} {decided.exact}"
             self._fail("P5", now_ms, f"run {found.run} cycle {decided.record.cycle}: {what}")
 
@@ -190,7 +184,7 @@ def _said_in(key: tuple[int, int], payloads: list[bytes]) -> list[Said]:
     for data in payloads:
         if frame.run_of(data) == run & 0xFF and frame.cycle_of(data, cycle) == cycle:
             report = Report(data) if frame.kind_of(data) == frame.REPORT else None
-            found.append(Said((frame.row_of(data), frame.col_of(data)), report, data))
+            found.append(Said(sender_of(data), report, data))
     return found
 
 
@@ -202,16 +196,6 @@ def _units(words: Said) -> list[tuple[Cell, int | None, bytes]]:
     corners = [corner for corner in range(CORNERS) if report.pooled >> corner & 1]
     units = zip(words.pooled, corners, strict=True)
     return [(cell, report.readings[corner], bytes(report.absence[corner])) for cell, corner in units]
-
-
-def _key_of(data: bytes) -> Key:
-    report = Report(data)
-    return Key((frame.row_of(data), frame.col_of(data)), report.boot, report.seq)
-
-
-def _is_in(key: Key, gap: Gap) -> bool:
-    is_behind = gap.last is None or key.seq <= gap.last
-    return (key.cell, key.boot) == (gap.cell, gap.boot) and gap.first <= key.seq and is_behind
 
 
 def _holds(record: Record, words: Said) -> bool:
