@@ -25,7 +25,7 @@ from tools.trial_crash.__main__ import Found, Plan, run
 from tools.trial_crash.hooks import COMMITS, HOOKS, PUBLISHES, Trap, watch_commits, watch_publishes
 from tools.trial_crash.judge import Verdict, judge
 from tools.trial_crash.live import Ground
-from tools.trial_crash.observer import Made, Said
+from tools.trial_crash.said import Made, Said
 
 RUN = 7
 FIRST, SECOND = (0, 0), (0, 2)

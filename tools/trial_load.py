@@ -14,15 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
-from gateway.broker import LOOPBACK, connect, find_mosquitto
+from gateway.broker import LOOPBACK, find_mosquitto
 from gateway.passwords import Login, password_line
 from gateway.site import Cell, Site
 from protocol import topic
@@ -30,6 +28,7 @@ from protocol.grid import node_name
 from tools.broker_config import Listeners, write_config
 from tools.flash.build import build
 from tools.mesh.mesh import Mesh, NodeKind, has_micropython
+from tools.trial import Listener, Progress, TrialError, wait_broker
 
 SITE = "load"
 # Every second place in a square: each node alone in its block. Beside them the block of nodes with neighbours.
@@ -41,38 +40,19 @@ MISSED_MAX, LATENCY_MS_MAX, DRIFT_BYTES_MAX = 0, 50.0, 10 << 20
 _WARM_CYCLES = 20
 _HEAP = "36K"
 _PORT = 21_883
-_START_S_MAX = 120.0
 
 
-class TrialError(RuntimeError):
-    """The trial cannot be run here; one line."""
+class Clock:
+    """When the latest report was heard, s; 0 before the first."""
 
-
-class Watcher:
-    """Who may read everything: which nodes are ready, and when the latest report was seen."""
-
-    def __init__(self, port: int, user: str, password: str) -> None:
-        """Connected."""
-        self.ready: set[str] = set()
+    def __init__(self) -> None:
+        """No report came yet."""
         self.report_s = 0.0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.username_pw_set(user, password)
-        heard = [(topic.of_nodes(SITE, leaf), 0) for leaf in ("up", "state")]
-        self._client.on_connect = lambda client, *_: client.subscribe(heard)
-        self._client.on_message = lambda _client, _data, message: self._note(message.topic, bytes(message.payload))
-        self._client.connect(LOOPBACK, port)
-        self._client.loop_start()
 
-    def close(self) -> None:
-        """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _note(self, name: str, payload: bytes) -> None:
+    def note(self, name: str, _payload: bytes) -> None:
+        """A message came."""
         if name.endswith("/up"):
             self.report_s = time.monotonic()
-        elif payload == b"ready":
-            self.ready.add(name)
 
 
 class Decided(NamedTuple):
@@ -116,65 +96,52 @@ def run(folder: Path, cycles: int) -> list[Decided]:
     Raises:
         TrialError: mosquitto did not start, or not all nodes became ready.
     """
-    config, nodes = write_site(folder), folder / "state" / "nodes"
+    config, nodes, clock, tell = write_site(folder), folder / "state" / "nodes", Clock(), Progress()
     with ExitStack() as stack:
         made = write_config(config, None, Listeners(LOOPBACK, _PORT - 1, _PORT, False))
-        watcher = stack.enter_context(_broker(Path(made["folder"])))
+        login = stack.enter_context(_broker(Path(made["folder"])))
+        heard = [topic.of_nodes(SITE, leaf) for leaf in ("up", "state")]
+        listener = stack.enter_context(closing(Listener(_PORT - 1, heard, clock.note, login)))
         subprocess.run(gateway_command(config, 1), check=True, capture_output=True)  # writes the nodes' files
         build(nodes)
         alone, together = cells()
         for kind, some in ((NodeKind("cpython", None), alone), (NodeKind("micropython", _HEAP), together)):
             site = Site(SITE, 2 * ALONE_SIDE, _TOGETHER_COL + TOGETHER_SIDE, tuple(some))
             stack.enter_context(Mesh(site, kind, nodes)).start()
-        deadline, wanted = time.monotonic() + _START_S_MAX, len(alone) + len(together)
-        while len(watcher.ready) < wanted:
-            if time.monotonic() > deadline:
-                raise TrialError(f"{wanted - len(watcher.ready)} of {wanted} nodes did not become ready")
-            time.sleep(0.1)
-        return _decisions(gateway_command(config, cycles), watcher)
+        listener.wait_ready(len(alone) + len(together))
+        tell(f"{len(alone) + len(together)} nodes are ready")
+        found = []
+        for decided in _decisions(gateway_command(config, cycles), clock):
+            found.append(decided)
+            tell.count("cycles", len(found), cycles)
+        return found
 
 
 @contextmanager
-def _broker(folder: Path) -> Iterator[Watcher]:
+def _broker(folder: Path) -> Iterator[Login]:
     """A mosquitto with the command's files, to which one user is added who may read everything."""
-    user, password = "watcher", secrets.token_urlsafe(24)
+    login = Login("watcher", secrets.token_urlsafe(24))
     with (folder / "passwords").open("a") as file:
-        file.write(password_line(user, password, secrets.token_bytes(12)) + "\n")
+        file.write(password_line(login.user, login.password, secrets.token_bytes(12)) + "\n")
     with (folder / "acl").open("a") as file:
-        file.write(f"\nuser {user}\ntopic read #\n")
+        file.write(f"\nuser {login.user}\ntopic read #\n")
     process = subprocess.Popen([str(find_mosquitto()), "-c", folder / "mosquitto.conf"], stderr=subprocess.DEVNULL)
-    watcher = None
     try:
-        while not _answers(Login(user, password)):
-            if process.poll() is not None:
-                raise TrialError(f"mosquitto ended with code {process.returncode}; free ports from {_PORT - 1} on")
-            time.sleep(0.1)
-        watcher = Watcher(_PORT - 1, user, password)
-        yield watcher
+        wait_broker(process, _PORT - 1, login)
+        yield login
     finally:
-        if watcher:
-            watcher.close()
         process.terminate()
         process.wait()
 
 
-def _answers(login: Login) -> bool:
-    try:
-        return connect(LOOPBACK, _PORT - 1, 1.0, login) == 0
-    except (OSError, ValueError):
-        return False
-
-
-def _decisions(command: list[str], watcher: Watcher) -> list[Decided]:
+def _decisions(command: list[str], clock: Clock) -> Iterator[Decided]:
     """Run the gateway; what it decided, cycle by cycle."""
-    found = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gateway:
         assert gateway.stdout is not None
         for line in gateway.stdout:
             at_s, decided = time.monotonic(), json.loads(line)
-            latency_ms = (at_s - watcher.report_s) * 1000
-            found.append(Decided(decided["cycle"], at_s, latency_ms, decided["late"], _resident(gateway.pid)))
-    return found
+            latency_ms = (at_s - clock.report_s) * 1000
+            yield Decided(decided["cycle"], at_s, latency_ms, decided["late"], _resident(gateway.pid))
 
 
 def _resident(pid: int) -> int:

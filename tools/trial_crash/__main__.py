@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from gateway.broker import find_mosquitto
 from tools.mesh.mesh import has_micropython
+from tools.trial import Progress, TrialError, wait
 from tools.trial_crash.hooks import HOOKS
 from tools.trial_crash.judge import Verdict, judge
-from tools.trial_crash.live import Ground, LiveSite, TrialError, wait
+from tools.trial_crash.live import Ground, LiveSite
 
 # Behind the last kill nodes say again what they hold, two reports a cycle each; so long at most.
 _CALM_S_MAX = 60.0
 # Beacons in a row before which nobody had to be told anything: nobody holds old reports.
 _CALM_BEACONS = 3
-_SAY_EVERY = 20
 _NODES_AT_ONCE = 4
 # The gateway is started at once or so much later at most, by half.
 _AWAY_S_MAX = 1.0
@@ -95,28 +95,9 @@ def run(folder: Path, plan: Plan, say: bool) -> Found:
         _calm_down(site)
         tell("calm")
         site.kill_gateway()
-    verdict = judge(site.state, site.site, site.observer.said)
+    verdict = judge(site.state, site.site, site.said)
     hooks = len(HOOKS) * plan.each_hook
     return Found(plan.instants, hooks, plan.brokers, nodes, verdict, time.monotonic() - begin_s)
-
-
-class Progress:
-    """Prints what is done, with the seconds since the start."""
-
-    def __init__(self, say: bool) -> None:
-        """`say`: False prints nothing."""
-        self._say = say
-        self._begin_s = time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        """Print it."""
-        if self._say:
-            print(f"{time.monotonic() - self._begin_s:6.0f} s  {what}", flush=True)
-
-    def count(self, what: str, number: int, total: int) -> None:
-        """Print some of many alike."""
-        if number % _SAY_EVERY == 0 or number == total:
-            self(f"{what} killed {number} of {total} times")
 
 
 def _kill_gateways(site: LiveSite, plan: Plan, rng: random.Random, tell: Progress) -> None:
@@ -133,7 +114,7 @@ def _kill_gateways(site: LiveSite, plan: Plan, rng: random.Random, tell: Progres
             site.kill_gateway()
         else:
             _die_at(site, hook, _call_of(hook, site, rng))
-        tell.count("gateway", number, len(lives))
+        tell.count("gateway killed", number, len(lives))
 
 
 def _die_at(site: LiveSite, hook: str, call: int) -> None:
@@ -164,16 +145,16 @@ def _kill_brokers(site: LiveSite, plan: Plan, rng: random.Random, tell: Progress
         nodes += site.restart_nodes(_NODES_AT_ONCE, rng)
         site.start_broker()
         site.decided.clear()
-        tell.count("mosquitto", number, plan.brokers)
+        tell.count("mosquitto killed", number, plan.brokers)
     return nodes
 
 
 def _calm_down(site: LiveSite) -> None:
     """Wait until nobody says anything again, or long enough."""
     site.wait_decided()
-    site.observer.said.calm = 0
+    site.said.calm = 0
     deadline = time.monotonic() + _CALM_S_MAX
-    while site.observer.said.calm < _CALM_BEACONS and time.monotonic() < deadline:
+    while site.said.calm < _CALM_BEACONS and time.monotonic() < deadline:
         time.sleep(0.1)
 
 

@@ -16,15 +16,13 @@ from typing import NamedTuple
 
 from gateway import store_reports
 from gateway.received import Gap, Key
-from gateway.recompute import recompute
+from gateway.recompute import agrees, recompute
 from gateway.site import Cell, Site
 from gateway.store import Store
 from gateway.store_schema import FILE, StoreError
 from protocol.report import Report
-from tools.trial_crash.observer import Cycle, Said
+from tools.trial_crash.said import Cycle, Said
 
-# Probabilities; the same model on the same runtime differs by less.
-_SCORE_TOLERANCE = 1e-5
 # So many of all cycles are decided once more.
 _SAMPLE = 200
 _LATE = """SELECT run, cycle, row, col, boot, seq FROM late_reports
@@ -119,11 +117,7 @@ def _damage(store: Store) -> list[str]:
         broken.append(str(error))
     found = list(store.latest_cycles(sys.maxsize))
     for stored in found[:: max(1, len(found) // _SAMPLE)]:
-        again = recompute(store, stored)
-        (_, *meaning), (_, *was) = again.decision, stored.outcome.decision
-        pairs = zip(again.decision.scores, stored.outcome.decision.scores, strict=True)
-        beyond = max(abs(new - old) for new, old in pairs) > _SCORE_TOLERANCE
-        if beyond or meaning != was or again.exact != stored.outcome.exact:
+        if not agrees(recompute(store, stored), stored.outcome):
             broken.append(f"run {stored.run} cycle {stored.outcome.record.cycle} gives another decision once more")
     return broken
 
@@ -146,7 +140,7 @@ def _missing(
         given_up.setdefault((gap.cell, gap.boot), []).append((cycle, gap))
     for key, by in told_alone.items():
         near = given_up.get((key.cell, key.boot), [])
-        if stored.get(key, never) >= by and not any(cycle < by and _is_in(key, gap) for cycle, gap in near):
+        if stored.get(key, never) >= by and not any(cycle < by and gap.has(key) for cycle, gap in near):
             missing.add(key)
     return missing
 
@@ -169,14 +163,10 @@ def _silent(
             holds = latest in said.made and Report(said.made[latest].data).has_older
             for seq in range(1, max(last, latest.seq) + 1):
                 key = Key(cell, boot, seq)
-                if key in stored or any(_is_in(key, gap) for gap in lost.get((cell, boot), ())):
+                if key in stored or any(gap.has(key) for gap in lost.get((cell, boot), ())):
                     continue
                 if boot == starts[-1].boot and (seq > last or (seq in missing and holds)):
                     held += 1
                 else:
                     silent.append(key)
     return silent, held
-
-
-def _is_in(key: Key, gap: Gap) -> bool:
-    return gap.first <= key.seq and (gap.last is None or key.seq <= gap.last)

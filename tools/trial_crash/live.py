@@ -8,27 +8,21 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from gateway.broker import LOOPBACK, MOSQUITTO_CONFIG, QUEUE_LEN_MAX, connect, find_mosquitto, user_line
+from gateway.broker import LOOPBACK, MOSQUITTO_CONFIG, QUEUE_LEN_MAX, find_mosquitto, user_line
 from gateway.site import Site, load_site
+from protocol import topic
 from tools import filters
 from tools.flash.build import build
 from tools.mesh.mesh import HEAP_MIN, Mesh, NodeKind
-from tools.trial_crash.observer import Observer
+from tools.trial import START_S_MAX, Listener, TrialError, wait, wait_broker
+from tools.trial_crash.said import LEAVES, Said
 
 SITE = "crash"
-_START_S_MAX = 180.0
 _WAIT_S_MAX = 60.0
-_LOOK_S = 0.01
-
-
-class TrialError(RuntimeError):
-    """The trial cannot be run here, or the site did not come back; one line."""
 
 
 class Ground(NamedTuple):
@@ -45,13 +39,14 @@ class LiveSite:
     Attributes:
         site: where nodes stand.
         state: the gateway's state folder.
-        observer: of what is said on the broker.
+        said: what is said on the broker.
         decided: what the gateway that runs has decided so far: how many blocks it heard of, cycle by cycle.
     """
 
     def __init__(self, folder: Path, ground: Ground):
         """Nothing runs yet; `folder` gets all files."""
         self.state = folder / "state"
+        self.said = Said()
         self.decided: list[int] = []
         self._folder = folder
         self._port = _free_port()
@@ -71,15 +66,16 @@ class LiveSite:
             self.start_gateway()
             wait(lambda: self.decided, "the gateway decides", _WAIT_S_MAX)
             build(self.state / "nodes")
-            self.observer = Observer(self._port, SITE)
-            stack.callback(self.observer.close)
+            heard = [topic.cycle(SITE), *(topic.of_nodes(SITE, leaf) for leaf in (*LEAVES, "state"))]
+            listener = Listener(self._port, heard, self.said.note)
+            stack.callback(listener.close)
             kind = NodeKind("micropython", f"{HEAP_MIN // 1024}K")
             self._mesh = stack.enter_context(Mesh(self.site, kind, self.state / "nodes"))
             self._mesh.start()
-            wait(lambda: len(self.observer.ready) == len(self.site.cells), "all nodes are ready", _START_S_MAX)
+            listener.wait_ready(len(self.site.cells))
             self.kill_gateway()  # it decided without them; no cycle of this one waited
             self.start_gateway()
-            wait(lambda: self.blocks in self.decided, "a cycle of all blocks", _START_S_MAX)
+            wait(lambda: self.blocks in self.decided, "a cycle of all blocks", START_S_MAX)
             self._stack = stack.pop_all()
         return self
 
@@ -96,7 +92,7 @@ class LiveSite:
         """Start mosquitto, on the port of the one before, and wait until it answers."""
         command = [str(find_mosquitto()), "-c", str(self._folder / "mosquitto.conf")]
         self._broker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait(self._answers, "mosquitto answers", _WAIT_S_MAX)
+        wait_broker(self._broker, self._port)
 
     def kill_broker(self) -> None:
         """End mosquitto as a power cut would."""
@@ -146,7 +142,7 @@ class LiveSite:
 
     def restart_nodes(self, count: int, rng: random.Random) -> int:
         """So many nodes that reported lose power, and what they hold with it, and start again; fewer where none did."""
-        owners = sorted({key.cell for key in list(self.observer.said.made)})
+        owners = sorted({key.cell for key in list(self.said.made)})
         chosen = rng.sample(owners, min(count, len(owners)))
         self._mesh.restart(chosen)
         return len(chosen)
@@ -166,29 +162,8 @@ class LiveSite:
         )
         (self._folder / "mosquitto.conf").write_text(text)
 
-    def _answers(self) -> bool:
-        if self._broker and self._broker.poll() is not None:
-            raise TrialError(f"mosquitto ended with code {self._broker.returncode}; is port {self._port} free?")
-        try:
-            return connect(LOOPBACK, self._port, 1.0) == 0
-        except (OSError, ValueError):
-            return False
-
     def _last_words(self) -> str:
         return (self._folder / "gateway.log").read_text(errors="replace").strip().rpartition("\n")[2][-200:]
-
-
-def wait(is_done: Callable[[], Any], what: str, s_max: float) -> None:
-    """Wait until something holds.
-
-    Raises:
-        TrialError: it does not in time.
-    """
-    deadline = time.monotonic() + s_max
-    while not is_done():
-        if time.monotonic() > deadline:
-            raise TrialError(f"waited {s_max:g} s in vain: {what}")
-        time.sleep(_LOOK_S)
 
 
 def _hear(gateway: "subprocess.Popen[bytes]", decided: list[int]) -> None:

@@ -1,23 +1,19 @@
 """What the broker handed on: every report, and every word that told a node that some of its reports are stored.
 
-The observer has a connection of its own and hears what nodes and gateway hear, in the broker's order. What it misses
+Who listens has a connection of its own and hears what nodes and gateway hear, in the broker's order. What is missed
 while the broker is away weakens the trial and cannot make it fail: nothing is concluded from what was not heard.
 """
 
 import struct
 from typing import NamedTuple
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-
-from gateway.broker import LOOPBACK
-from gateway.received import Key
+from gateway.received import Key, key_of
 from gateway.site import Cell, block_of
 from protocol import beacon, frame, report, topic
 from protocol.grid import parse_node_name
 
-# As early as the nodes.
-_RETRY_S = 1
+# Last levels of the topics that a site's reports and acknowledgements are said on; beacons have one of their own.
+LEAVES = ("up", topic.ACK)
 
 # (run, cycle): one gateway counts both upwards, so the order of cycles is the order of these.
 Cycle = tuple[int, int]
@@ -99,43 +95,9 @@ class Said:
         self._pending = []
 
     def _note_report(self, data: bytes) -> None:
-        found = report.Report(data)
         away = (frame.run_of(data) - self._run + 128 & 0xFF) - 128
-        cell = frame.row_of(data), frame.col_of(data)
         cycle = self._run + away, frame.cycle_of(data, 0)
-        self.made[Key(cell, found.boot, found.seq)] = Made(cycle, data)
-
-
-class Observer:
-    """A connection that fills `said`, from a thread of its own.
-
-    Attributes:
-        said: what was heard.
-        ready: names of the nodes that were ready once.
-    """
-
-    def __init__(self, port: int, site_name: str) -> None:
-        """Connected to a broker that asks for no password."""
-        self.said = Said()
-        self.ready: set[str] = set()
-        heard = [topic.cycle(site_name), *(topic.of_nodes(site_name, leaf) for leaf in ("up", topic.ACK, "state"))]
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_connect = lambda client, *_: client.subscribe([(name, 0) for name in heard])
-        self._client.on_message = lambda _client, _data, message: self._note(message.topic, bytes(message.payload))
-        self._client.reconnect_delay_set(_RETRY_S, _RETRY_S)
-        self._client.connect(LOOPBACK, port)
-        self._client.loop_start()
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _note(self, name: str, data: bytes) -> None:
-        if data == b"ready":
-            self.ready.add(name)
-        else:
-            self.said.note(name, data)
+        self.made[key_of(data)] = Made(cycle, data)
 
 
 def _cell_of(name: str) -> Cell:
