@@ -19,8 +19,8 @@ from protocol.grid import BLOCK_SIDE, CENTRE, SLOTS, TAPS, tap_of
 
 # A feature where nothing was pooled.
 NOTHING = -1
-# 100 lounge cycles make 15 MB of taps: enough to keep BLAS busy, little enough for a Raspberry Pi.
-_CYCLES_AT_ONCE = 100
+# Cells of many cycles that are computed at once: enough to keep BLAS busy, few enough for its caches, and for 10 MB.
+_CELLS_AT_ONCE = 1 << 14
 
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
@@ -82,8 +82,7 @@ def features(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) 
         int16 [n, block rows, block cols, channels], as `pool` gives them.
     """
     result = np.empty((len(readings_ccel), *site.block_shape, filters.layers[-1].channels_out), np.int16)
-    for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
-        part = slice(start, start + _CYCLES_AT_ONCE)
+    for part in _parts(readings_ccel):
         last = _undisturbed(filters, readings_ccel[part], present[part], site)
         result[part] = pool(last, present[part] & site.mask)
     return result
@@ -92,8 +91,7 @@ def features(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) 
 def activations(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) -> Bytes:
     """The last activations behind those features: uint8 [n, rows, cols, channels]; anything where no reading is."""
     result = np.empty((*readings_ccel.shape, filters.layers[-1].channels_out), np.uint8)
-    for start in range(0, len(readings_ccel), _CYCLES_AT_ONCE):
-        part = slice(start, start + _CYCLES_AT_ONCE)
+    for part in _parts(readings_ccel):
         result[part] = _undisturbed(filters, readings_ccel[part], present[part], site)
     return result
 
@@ -117,6 +115,13 @@ def computable(known: Bools, present: Bools, neighbour_masks: Bytes, absence: By
     for used in neighbour_masks & ~absence:
         value = known & value & ((used & ~neighbours_where(value)) == 0)
     return value
+
+
+def _parts(readings_ccel: Ints) -> Iterator[slice]:
+    """The cycles that are computed at once."""
+    cycles, rows, cols = readings_ccel.shape
+    count = max(1, _CELLS_AT_ONCE // (rows * cols))
+    return (slice(start, start + count) for start in range(0, cycles, count))
 
 
 def _undisturbed(filters: Filters, readings_ccel: Ints, present: Bools, site: Site) -> Bytes:
