@@ -1,6 +1,7 @@
 """The service around the gateway: every outcome is stored before it can be acknowledged, and a fault stops nothing."""
 
 import errno
+import gc
 import hashlib
 import io
 import itertools
@@ -262,19 +263,40 @@ def test_another_spec_is_rolled_out_while_the_model_before_decides(store, start)
     assert ([], "the gateway's file names spec lean") == (store.model_keys(PUSHED), store.model(2, 2).note)
 
 
+def serve_by(serve, monkeypatch):
+    """Let `run_gateway` do without broker, training and cycles."""
+    outside = MagicMock(host="host", port=1, login=None, encryption="none")
+    outside.name = "none"
+    monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
+    for name in ("open_broker", "Link"):
+        monkeypatch.setattr(f"tools.gateway.{name}", lambda *_, **__: outside)
+    monkeypatch.setattr("gateway.service.serve", serve)
+
+
+def test_what_is_there_when_cycles_begin_is_not_looked_through_for_garbage_in_any_of_them(tmp_path, monkeypatch):
+    (tmp_path / "site.toml").write_text('name = "pair"\nrows = 1\ncols = 2\n')
+    (tmp_path / "gateway.toml").write_text('site = "site.toml"\nspec = "lean"\n')
+    seen = []
+
+    def serve(gateway, *_):
+        seen.append((gc.is_tracked(gateway), any(found is gateway for found in gc.get_objects())))
+
+    serve_by(serve, monkeypatch)
+    try:
+        run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
+    finally:
+        gc.unfreeze()
+    assert [(True, False)] == seen
+
+
 @pytest.mark.parametrize(("mode", "beacon_mode"), [("always", MODE_ALWAYS), ("event", MODE_EVENT)])
 def test_the_service_opens_cycles_in_the_mode_of_its_file(tmp_path, monkeypatch, mode, beacon_mode):
     (tmp_path / "site.toml").write_text('name = "pair"\nrows = 1\ncols = 2\n')
     copies = 2 * (mode == "event")
     text = f'site = "site.toml"\nspec = "zone"\nmode = "{mode}"\n[event]\ncopies = {copies}\n'
     (tmp_path / "gateway.toml").write_text(text)
-    outside = MagicMock(host="host", port=1, login=None, encryption="none")
-    outside.name = "none"
-    monkeypatch.setattr("tools.gateway.choose_model", lambda spec, site, _seed, _stage: make_model(spec, site))
-    for name in ("open_broker", "Link"):
-        monkeypatch.setattr(f"tools.gateway.{name}", lambda *_, **__: outside)
     gateways = []
-    monkeypatch.setattr("gateway.service.serve", lambda gateway, *_: gateways.append(gateway))
+    serve_by(lambda gateway, *_: gateways.append(gateway), monkeypatch)
     run_gateway(tmp_path / "gateway.toml", 1, False, nothing)
     opened = [beacon.unpack(gateway.start_cycle(0)) for gateway in gateways]
     assert [(beacon_mode, copies)] == [(fields.flags & MODE_MASK, fields.setting) for fields in opened]
