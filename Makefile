@@ -56,7 +56,7 @@ trial-sim: $(READY) ## simulate 250 sites with faults of all kinds, 50 in mode e
 trial-load: $(READY) ## 425 nodes over TLS, a cycle a second for ten minutes; QUICK=1: one
 	@$(VENV)/bin/python -m tools.trial_load
 
-trial-crash: $(READY) ## kill gateway and broker 250 times under 425 nodes, then check every promise; QUICK=1: 33 times
+trial-crash: $(READY) ## kill gateway and broker 270 times under 425 nodes, then check every promise; QUICK=1: 33 times
 	@$(VENV)/bin/python -m tools.trial_crash
 
 pins: ## pin the newest allowed versions, by hash, in requirements/ (needs uv)

@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from broker_bench import free_port
@@ -101,6 +102,21 @@ def test_a_node_can_be_killed_and_restarted_and_restarted_while_it_runs(runtime,
                 mesh.kill([(0, 0)])
                 assert is_gone(third)
         assert [] == mesh.problems()
+
+
+@pytest.mark.parametrize("runtime", KINDS)
+def test_nodes_that_give_way_do_so_whatever_process_they_run_in(runtime, tmp_path):
+    if runtime == "micropython":
+        require_micropython()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with listener() as server, Mesh(SITE, KINDS[runtime], tmp_path, niceness=3) as mesh:
+        prepared(mesh, server.getsockname()[1]).start()
+        with connected(server):
+            host = mesh._host.pid
+            pids = [host, *map(int, Path(f"/proc/{host}/task/{host}/children").read_text().split())]
+            assert [own + 3] * {"cpython": 1, "micropython": 2}[runtime] == [
+                os.getpriority(os.PRIO_PROCESS, pid) for pid in pids
+            ]
 
 
 def test_a_node_that_ended_by_itself_is_no_problem_any_more_once_it_was_restarted(tmp_path):

@@ -80,19 +80,21 @@ class Mesh:
         host_ended: the host of all nodes is gone, and they with it.
     """
 
-    def __init__(self, site: Site, kind: NodeKind, folder: Path):
+    def __init__(self, site: Site, kind: NodeKind, folder: Path, niceness: int = 0):
         """Nothing runs yet.
 
         Args:
             site: where nodes stand.
             kind: as `node_kind` gives it.
             folder: becomes the nodes' flash, configuration and words.
+            niceness: how much of a core nodes give way to whatever else runs here, 0..19.
         """
         self.ended: dict[str, int] = {}
         self.host_ended = False
         self._site = site
         self._kind = kind
         self._folder = folder
+        self._niceness = niceness
         self._host: subprocess.Popen[str] | None = None
 
     def prepare(self, broker: Broker, filters: bytes, key: str, sensors: dict[Cell, dict[str, Any]]) -> None:
@@ -123,9 +125,13 @@ class Mesh:
             command = [sys.executable, "-P", str(Path(__file__).with_name("fork_host.py"))]
         else:
             command = [sys.executable, "-m", "tools.mesh.cpython_host"]
+        if self._niceness:
+            command = ["nice", "-n", str(self._niceness), *command]
         self._host = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        if self._niceness:
+            _give_way(self._host.pid, self._niceness)
         threading.Thread(target=self._hear, daemon=True).start()
         self._start(list(self._site.cells))
 
@@ -202,3 +208,9 @@ class Mesh:
         except OSError:
             words = ""
         return words.rsplit("\n", 1)[-1][-200:] or "it said nothing"
+
+
+def _give_way(pid: int, niceness: int) -> None:
+    """Where Linux groups processes by session, it looks at the group's niceness before that of its processes."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
