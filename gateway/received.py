@@ -12,8 +12,8 @@ from protocol import report
 
 # What is missing is waited for so long: a node holds fewer reports (firmware/ring.py).
 WINDOW = report.ACK_WINDOW
-# Of a node so many starts are known, the latest ones. One that somebody made up, who has the node's key, ends no other:
-# only as many of them as this make the real one unknown.
+# Of a node so many starts are known, those that were heard of last. One that somebody made up, who has the node's key,
+# costs the real one what it still lacked, and keeps none of its later reports out; so many of them make it unknown.
 STARTS_MAX = 8
 
 
@@ -132,13 +132,15 @@ class Received:
         gaps: list[Gap] = []
         for key in self._in_order():
             before = reporters.get(key[:2]) or self._reporter(key.cell, key.boot)
-            ended = latest.get(key.cell, self._latest(key.cell)) if before is None else None
-            if ended:
-                gaps += _gaps(key.cell, ended.boot, ended.missing)
-                gaps.append(Gap(key.cell, ended.boot, ended.last + 1, None))
-                reporters[key.cell, ended.boot] = ended._replace(missing=frozenset())
+            newest = latest.get(key.cell) or self._latest(key.cell)
+            if before is None and newest:
+                gaps += _gaps(key.cell, newest.boot, newest.missing)
+                gaps.append(Gap(key.cell, newest.boot, newest.last + 1, None))
+                reporters[key.cell, newest.boot] = newest._replace(missing=frozenset())
             after, lost = _advance(before or Reporter(key.boot, 0), key, self._open[key])
-            latest[key.cell] = reporters[key.cell, key.boot] = after
+            reporters[key.cell, key.boot] = after
+            if before is None or newest is None or newest.boot == key.boot:  # else it is of an older start, and late
+                latest[key.cell] = after
             gaps += lost
         pairs = tuple((cell, reporter) for (cell, _), reporter in reporters.items())
         return Arrivals(tuple(self._in_cycle), tuple(self._late), tuple(gaps), pairs)

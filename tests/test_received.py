@@ -125,6 +125,14 @@ def test_a_new_start_loses_what_the_one_before_still_held():
     assert ([4], []) == take(made, 4, boot=new)
 
 
+def test_a_delayed_report_of_an_older_start_hides_nothing_that_the_latest_one_held():
+    older = BOOT - 2
+    made = Received({CELL: [Reporter(older, 3), Reporter(BOOT, 9, frozenset({7}))]})
+    made.take(Key(CELL, older, 4), False)
+    made.start(CELL, BOOT - 1)
+    assert [(BOOT, 7, 7), (BOOT, 10, None)] == [gap[1:] for gap in made.arrivals().gaps]
+
+
 def test_a_start_that_somebody_made_up_does_not_keep_the_real_one_out():
     made = received(last=9)
     for number in range(5):
