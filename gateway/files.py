@@ -29,7 +29,7 @@ def write_private(path: Path, data: bytes) -> None:
     """
     with private_file(_scratch(path)) as file:
         file.write(data)
-    _scratch(path).replace(path)
+    _take_place(path)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -40,15 +40,25 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     path = path.resolve()  # a link stays one
     with _scratch(path).open("wb") as file:
+        if path.exists():
+            shutil.copymode(path, _scratch(path))
         file.write(data)
         _sync(file)
-    if path.exists():
-        shutil.copymode(path, _scratch(path))
-    _scratch(path).replace(path)
+    _take_place(path)
 
 
 def _scratch(path: Path) -> Path:
     return path.with_name(path.name + ".new")
+
+
+def _take_place(path: Path) -> None:
+    """The new file takes the old one's name; that is on the disk once the folder is."""
+    _scratch(path).replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_all_of_it_is_on_the_disk_before_it_takes_the_place_of_the_old_one(tmp_p
     with pytest.raises(OSError, match="no power"):
         write(file, b"the new one")
     assert ([(11, b"old")], b"old") == (seen, file.read_bytes())
+
+
+@every_way
+def test_its_name_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch, write):
+    file, seen = tmp_path / "words.txt", []
+
+    def sync(handle):
+        seen.append((Path(f"/proc/self/fd/{handle}").resolve(), file.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write(file, b"new")
+    assert [(tmp_path / "words.txt.new", False), (tmp_path, True)] == seen
 
 
 def test_who_may_read_a_file_stays_and_a_link_stays_a_link(tmp_path):
