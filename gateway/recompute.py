@@ -39,7 +39,11 @@ def recompute(store: Store, stored: StoredCycle) -> Outcome:
 
 
 def agrees(again: Outcome, outcome: Outcome) -> bool:
-    """Whether a recomputed outcome is the one that was decided: equal but for SCORE_TOLERANCE of its scores."""
+    """Whether a recomputed outcome is the one that was decided: equal but for SCORE_TOLERANCE of its scores.
+
+    What was reported is not looked at: neither its record nor its arrivals.
+    """
     scores = zip(again.decision.scores, outcome.decision.scores, strict=True)
     is_near = all(abs(new - old) <= SCORE_TOLERANCE for new, old in scores)
-    return is_near and again.decision[1:] == outcome.decision[1:] and again[2:5] == outcome[2:5]
+    same = outcome._replace(decision=outcome.decision._replace(scores=again.decision.scores))
+    return is_near and again._replace(record=outcome.record, arrivals=outcome.arrivals) == same

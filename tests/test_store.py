@@ -28,7 +28,7 @@ from gateway.exactness import Comparison
 from gateway.gateway import Outcome
 from gateway.head import HeadRunner
 from gateway.model import SPECS, Head
-from gateway.recompute import recompute
+from gateway.recompute import SCORE_TOLERANCE, agrees, recompute
 from gateway.samples import Samples
 from gateway.store import (
     ACTIVE,
@@ -96,9 +96,27 @@ def test_every_decision_can_be_recomputed_from_what_is_stored(tmp_path, spec, se
         assert {False, True} == {outcome.decision.abnormal for outcome in outcomes}
     assert all(sum(outcome.exact[part] for outcome in outcomes) for part in range(3))
     for outcome, recomputed in zip(outcomes, again, strict=True):
-        assert recomputed.decision.scores == pytest.approx(outcome.decision.scores, abs=1e-5)
-        assert outcome.decision[1:] == recomputed.decision[1:]
-        assert outcome[2:] == recomputed[2:]
+        assert agrees(recomputed, outcome)
+
+
+def test_a_decision_made_anew_agrees_when_all_is_equal_but_for_little_of_the_scores():
+    outcome = outcome_of(calm(0), True, (0, 0))
+    normal, abnormal = outcome.decision.scores
+
+    def decided(by):
+        return outcome.decision._replace(scores=(normal - by, abnormal + by))
+
+    assert agrees(outcome._replace(decision=decided(SCORE_TOLERANCE / 2)), outcome)
+    for other in (
+        {"decision": decided(2 * SCORE_TOLERANCE)},
+        {"decision": decided(np.nan)},
+        {"decision": outcome.decision._replace(abnormal=False)},
+        {"decision": outcome.decision._replace(where=(0, 1))},
+        {"filter_version": outcome.filter_version + 1},
+        {"head_revision": outcome.head_revision + 1},
+        {"exact": outcome.exact._replace(equal=outcome.exact.equal + 1)},
+    ):
+        assert not agrees(outcome._replace(**other), outcome), other
 
 
 def test_a_decision_is_recomputed_from_the_state_and_the_limits_that_were(store):
