@@ -114,9 +114,10 @@ def test_nodes_that_give_way_do_so_whatever_process_they_run_in(runtime, tmp_pat
         with connected(server):
             host = mesh._host.pid
             pids = [host, *map(int, Path(f"/proc/{host}/task/{host}/children").read_text().split())]
-            assert [own + 3] * {"cpython": 1, "micropython": 2}[runtime] == [
-                os.getpriority(os.PRIO_PROCESS, pid) for pid in pids
-            ]
+            found = [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids]
+            groups = [file.read_text() for pid in pids if (file := Path(f"/proc/{pid}/autogroup")).exists()]
+            assert [own + 3] * {"cpython": 1, "micropython": 2}[runtime] == found
+            assert all(group.endswith(" nice 3\n") for group in groups), groups
 
 
 def test_a_node_that_ended_by_itself_is_no_problem_any_more_once_it_was_restarted(tmp_path):

@@ -95,15 +95,11 @@ def _serve(path: Path, config: GatewayConfig, shown: "Shown", cycles: int | None
             _follow(path, config)
 
         beside = service.Beside(shown, look)
-        _freeze()
+        # What is there by now stays: looking through all of it for garbage took 50 ms, now and then, in any cycle.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         service.serve(gateway, link, recorder, beside, config.site.cycle_s, cycles)
-
-
-def _freeze() -> None:
-    """What is there by now stays: looking through all of it for garbage took 50 ms, now and then, in any cycle."""
-    gc.unfreeze()  # what a run before this one left
-    gc.collect()
-    gc.freeze()
 
 
 def _open_broker(config: GatewayConfig) -> tuple[Broker, Mapping[str, str]]:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -212,5 +213,12 @@ class Mesh:
 
 def _give_way(pid: int, niceness: int) -> None:
     """Where Linux groups processes by session, it looks at the group's niceness before that of its processes."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+    file = Path(f"/proc/{pid}/autogroup")
+    while file.exists():
+        try:
+            file.write_text(str(niceness))
+            return
+        except BlockingIOError:  # who is not root may say one such word in 100 ms
+            time.sleep(0.1)
+        except OSError:  # not in this container
+            return
