@@ -79,7 +79,11 @@ class Listener:
         Raises:
             TrialError: they were not in time.
         """
-        wait(lambda: len(self.ready) >= count, f"{count} nodes are ready", START_S_MAX)
+        deadline = time.monotonic() + START_S_MAX
+        while len(self.ready) < count:
+            if time.monotonic() > deadline:
+                raise TrialError(f"{count - len(self.ready)} of {count} nodes did not become ready")
+            time.sleep(_LOOK_S)
 
     def _hear(self, name: str, payload: bytes) -> None:
         if payload == b"ready":
@@ -110,7 +114,7 @@ def wait_broker(broker: "subprocess.Popen[Any]", port: int, login: Login | None 
 
     def answers() -> bool:
         if broker.poll() is not None:
-            raise TrialError(f"the broker ended with code {broker.returncode}; is port {port} free?")
+            raise TrialError(f"the broker ended with code {broker.returncode}; are {port} and the ports above it free?")
         try:
             return connect(LOOPBACK, port, 1.0, login) == 0
         except (OSError, ValueError):

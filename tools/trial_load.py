@@ -184,6 +184,9 @@ def main() -> int:
     except TrialError as error:
         print(f"trial_load: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("trial_load: stopped", file=sys.stderr)
+        return 130
     print("\n".join(lines))
     return 0 if fine else 1
 

@@ -175,6 +175,9 @@ def main() -> int:
     except TrialError as error:
         print(f"trial_crash: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("trial_crash: stopped", file=sys.stderr)
+        return 130
     verdict = found.verdict
     if asked.json:
         counts = {**found._asdict(), **verdict._asdict()}

@@ -19,7 +19,7 @@ from tools import filters
 from tools.flash.build import build
 from tools.mesh.mesh import HEAP_MIN, Mesh, NodeKind
 from tools.trial import START_S_MAX, Listener, TrialError, wait, wait_broker
-from tools.trial_crash.said import LEAVES, Said
+from tools.trial_crash.said import Said, topics
 
 SITE = "crash"
 _WAIT_S_MAX = 60.0
@@ -66,7 +66,7 @@ class LiveSite:
             self.start_gateway()
             wait(lambda: self.decided, "the gateway decides", _WAIT_S_MAX)
             build(self.state / "nodes")
-            heard = [topic.cycle(SITE), *(topic.of_nodes(SITE, leaf) for leaf in (*LEAVES, "state"))]
+            heard = [*topics(SITE), topic.of_nodes(SITE, "state")]
             listener = Listener(self._port, heard, self.said.note)
             stack.callback(listener.close)
             kind = NodeKind("micropython", f"{HEAP_MIN // 1024}K")

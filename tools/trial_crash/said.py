@@ -12,9 +12,6 @@ from gateway.site import Cell, block_of
 from protocol import beacon, frame, report, topic
 from protocol.grid import parse_node_name
 
-# Last levels of the topics that a site's reports and acknowledgements are said on; beacons have one of their own.
-LEAVES = ("up", topic.ACK)
-
 # (run, cycle): one gateway counts both upwards, so the order of cycles is the order of these.
 Cycle = tuple[int, int]
 
@@ -24,6 +21,11 @@ class Made(NamedTuple):
 
     cycle: Cycle
     data: bytes
+
+
+def topics(site_name: str) -> list[str]:
+    """Where all that counts is said, as topic filters."""
+    return [topic.cycle(site_name), topic.of_nodes(site_name, "up"), topic.of_nodes(site_name, topic.ACK)]
 
 
 class Said:
