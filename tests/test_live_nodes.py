@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 from broker_bench import free_port, needs_mosquitto, until
-from guarded_bench import OBSERVER, Client, generate, on_cpython, running, secrets_of, write_site
+from guarded_bench import ABOVE, OBSERVER, Client, generate, on_cpython, running, secrets_of, write_site
 
 from gateway import broker
 from gateway.broker import LOOPBACK
-from gateway.passwords import Login, password_line
+from gateway.passwords import Login, password_line, psk_of
 from gateway.site import load_site
 from gateway.store import Store
 from protocol.grid import parse_node_name
@@ -27,14 +27,24 @@ CYCLES_S_MAX = 60.0
 class LiveSite:
     """The processes of a site, each to be restarted on its own."""
 
-    def __init__(self, config, port, mosquitto):
-        self.config, self.port, self._mosquitto = config, port, mosquitto
+    def __init__(self, config, port):
+        self.config, self.port = config, port
         self.state = config.parent / "state"
         self._nodes = {}
+        self._broker = ExitStack()
+        self.start_broker()
 
-    def node(self, *words):
-        assert FINE == app(["node", *words, "--config", str(self.config)], standalone_mode=False)
-        self.reload()
+    def start_broker(self):
+        self._mosquitto = self._broker.enter_context(running(self.state / "mosquitto", self.port))
+
+    def node(self, word, name):
+        """The command, and with the broker what it says is to do."""
+        assert FINE == app(["node", word, name, "--config", str(self.config)], standalone_mode=False)
+        if word == "replace":
+            self._broker.close()
+            self.start_broker()
+        else:
+            self.reload()
 
     def reload(self):
         """As people do; but the bench's observer, who is none of the site's users, stays."""
@@ -64,6 +74,7 @@ class LiveSite:
 
     def close(self):
         self.stop(*self._nodes)
+        self._broker.close()
 
     def until_whole(self, nodes):
         """Cycles go on until all nodes take part in one, every feature exact."""
@@ -98,10 +109,10 @@ def site(tmp_path):
     config = write_site(tmp_path, SITE_FILE)
     config.write_text(config.read_text() + f'broker = "127.0.0.1:{port}"\n')
     with ExitStack() as stack:
-        mosquitto = stack.enter_context(running(generate(config, port), port))
-        stack.enter_context(gateway(config))
-        found = LiveSite(config, port, mosquitto)
+        generate(config, port)
+        found = LiveSite(config, port)
         stack.callback(found.close)
+        stack.enter_context(gateway(config))
         found.start("n-00-00", "n-00-01", "n-00-02", "n-01-00", "n-01-01")
         found.until_whole(5)
         yield found
@@ -127,10 +138,14 @@ def test_a_node_comes_gets_another_device_and_goes_while_the_site_runs(site):
 
     stolen = secrets_of(site.config)["n-00-00"]
     site.stop("n-00-00")
-    thief = Client(site.port, "n-00-00", stolen)
+    thieves = [
+        Client(site.port, "n-00-00", stolen),
+        Client(site.port + ABOVE["psk"], "n-00-00", "", psk=("n-00-00", psk_of(stolen))),
+    ]
     site.node("replace", "n-00-00")
-    until(lambda: thief.lost, "who is in with the old password is thrown out")
-    thief.close()
+    for thief in thieves:
+        until(lambda thief=thief: thief.lost, "who is in with the old password, or the old key, is thrown out")
+        thief.close()
     assert not site.lets_in("n-00-00", stolen)
     site.start("n-00-00")
     site.until_whole(6)

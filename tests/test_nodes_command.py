@@ -134,6 +134,8 @@ def test_people_are_told_what_to_do_in_its_order(guarded, config, capsys):
         "then restart with their new files: n-01-01, n-01-02, n-02-01",
         f"then start it with {config.parent}/state/nodes/n-02-02.json, which the gateway writes; name its sensor there",
     ] == capsys.readouterr().out.splitlines()[-5:]
+    app(["node", "replace", "n-00-00", "--config", str(config)], standalone_mode=False)
+    assert f"let the broker read {guarded} again: restart mosquitto" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,12 @@ def remove(config: Path, name: str) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[str]:
     """What people read of that: what was done, and what is left to do, in its order."""
     text = [f"{found['node']} is {found['change']}; the site has {found['nodes']} nodes"]
+    # On SIGHUP mosquitto compares passwords anew, and keys not: who is in with the old key would stay.
+    again = "restart mosquitto" if found["change"] == REPLACED else "kill -HUP PID of mosquitto"
     if found["broker"]:
-        text.append(f"let the broker read {found['broker']} again: kill -HUP PID of mosquitto")
+        text.append(f"let the broker read {found['broker']} again: {again}")
     elif found["password"]:
-        text.append("run `thermesh broker config` again with the options of before, then kill -HUP PID of mosquitto")
+        text.append(f"run `thermesh broker config` again with the options of before, then {again}")
     follows = "follows now, in a new run" if found["running"] else "does not run: it follows at its next start"
     text.append(f"the gateway {follows}")
     if found["restart"]:
