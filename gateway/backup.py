@@ -24,7 +24,7 @@ from typing import Any
 
 from gateway import certificates, keys, passwords, running
 from gateway.config import RUN, last_run
-from gateway.files import private_file
+from gateway.files import private_file, write_whole
 from gateway.site import Site
 from gateway.store import Store
 from gateway.store_schema import FILE, StoreError
@@ -71,9 +71,12 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
     Raises:
         BackupError, StoreError, SiteKeyError: something cannot be read or written; what was at `target` stays.
     """
-    scratch, copy = target.with_name(target.name + ".new"), target.with_name(target.name + ".db")
-    try:
-        with _errors_named(target, "check the folder and its free space"):
+    if target.resolve().is_relative_to(state.resolve()):
+        raise BackupError(f"{target}: lies in the folder that is to be saved; name a file elsewhere")
+    with _errors_named(target, "check the folder and its free space"):
+        beside = _new_folder(target.parent, f"{target.name}-unfinished")
+        try:
+            scratch, copy = beside / "archive", beside / FILE
             with private_file(copy):
                 pass  # empty, and its owner's alone, before anything is copied
             with Store(state, site) as store:
@@ -87,9 +90,8 @@ def make(state: Path, site: Site, target: Path, at_s: float, progress: Progress)
                 manifest["files"] = {name: _add(archive, name, path) for name, path in files.items()}
                 archive.writestr(_MANIFEST, json.dumps(manifest))
             scratch.replace(target)
-    finally:
-        for path in (scratch, copy):
-            path.unlink(missing_ok=True)
+        finally:
+            _remove(beside)
     return manifest
 
 
@@ -122,7 +124,7 @@ def restore(backup: Path, state: Path, site: Site, replace: bool = False) -> dic
             except (StoreError, keys.SiteKeyError) as error:
                 raise _damaged(backup, str(error)) from None
             run = max(manifest[RUN] + RUNS_AHEAD, _run_of(state))
-            (fresh / RUN).write_text(f"{run}\n")
+            write_whole(fresh / RUN, f"{run}\n".encode())
             aside = _put_in_place(fresh, state, list(manifest["files"]))
         finally:
             _remove(fresh)

@@ -103,6 +103,25 @@ def test_what_was_saved_is_there_again_and_runs_go_on_above(state, made, tmp_pat
     assert {FILE, keys.NAME, "passwords.json", "broker-ca.pem", "nodes", "run", running.LOCK} == names
 
 
+@pytest.mark.parametrize("name", ["thermesh", "site-key.pem", "nodes/all", "../state/thermesh"])
+def test_a_backup_within_the_folder_that_it_saves_is_refused_and_all_stays(state, name):
+    before = files_of(state)
+    with pytest.raises(BackupError, match="lies in the folder that is to be saved; name a file elsewhere"):
+        backup.make(state, SITE, state / name, NOON_S, nothing)
+    assert before == files_of(state)
+
+
+def test_a_backup_takes_the_place_of_no_file_but_its_own(state, tmp_path):
+    others = [tmp_path / f"made.backup{ending}" for ending in (".db", ".new", "-unfinished-1")]
+    for path in others:
+        path.write_text("somebody's")
+    (tmp_path / "made.backup").write_text("one of before")
+    backup.make(state, SITE, tmp_path / "made.backup", NOON_S, nothing)
+    assert ["somebody's"] * 3 == [path.read_text() for path in others]
+    assert {"state", "made.backup", *(path.name for path in others)} == {path.name for path in tmp_path.iterdir()}
+    assert refusal(tmp_path / "made.backup", tmp_path / "other") is None
+
+
 def test_only_its_owner_can_read_a_backup_and_what_comes_out_of_it(made, tmp_path):
     backup.restore(made, tmp_path / "other", SITE)
     for path in (made, tmp_path / "other" / keys.NAME, tmp_path / "other" / FILE):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.files import write_private, write_whole
+from gateway.files import write_many, write_private, write_whole
 
 every_way = pytest.mark.parametrize("write", [write_whole, write_private])
 
@@ -54,6 +54,25 @@ def test_who_may_read_a_file_stays_and_a_link_stays_a_link(tmp_path):
     link.symlink_to(file)
     write_whole(link, b"new")
     assert (b"new", 0o640, True) == (file.read_bytes(), stat.S_IMODE(file.stat().st_mode), link.is_symlink())
+
+
+def test_of_many_files_all_are_on_the_disk_before_the_first_takes_its_place(tmp_path, monkeypatch):
+    files = {tmp_path / name: name.encode() for name in "abc"}
+    next(iter(files)).write_bytes(b"old")
+    seen = []
+    monkeypatch.setattr(os, "sync", lambda: seen.append({path.name: path.read_bytes() for path in tmp_path.iterdir()}))
+    write_many(files, private=True)
+    assert [{"a": b"old", "a.new": b"a", "b.new": b"b", "c.new": b"c"}] == seen
+    assert {name: name.encode() for name in "abc"} == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in files}
+
+
+def test_where_one_of_many_files_cannot_be_written_none_is(tmp_path):
+    files = {tmp_path / "a": b"a", tmp_path / "nowhere" / "b": b"b"}
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        write_many(files, private=False)
+    assert (["a"], b"old") == (os.listdir(tmp_path), (tmp_path / "a").read_bytes())
 
 
 def test_a_secret_is_for_its_owner_whoever_could_read_the_file_before(tmp_path):

@@ -34,6 +34,43 @@ def test_a_file_without_such_a_table_is_refused_and_not_overwritten(tmp_path, te
         sensors_of(tmp_path, SITE)
 
 
+def write(folder, **passwords):
+    names = ("n-00-00", "n-00-01")
+    access = Access("host", 1, {name: passwords.get(name.replace("-", "_"), "word") for name in names})
+    sensors = {(0, 0): THERMOMETER, (0, 1): THERMOMETER}
+    write_node_files(folder, SITE, access, b"filters", "", sensors)
+
+
+def test_a_file_that_says_it_already_is_not_written_again_unless_others_may_read_it(tmp_path):
+    write(tmp_path)
+    same, changed, opened = tmp_path / "n-00-00.json", tmp_path / "n-00-01.json", tmp_path / "n-00-00.filters"
+    before = same.stat().st_ino, changed.stat().st_ino, opened.stat().st_ino
+    write(tmp_path, n_00_01="another")
+    assert (True, False, True) == tuple(
+        file.stat().st_ino == number for file, number in zip((same, changed, opened), before, strict=True)
+    )
+    same.chmod(0o644)
+    write(tmp_path)
+    assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in (same, changed)}
+
+
+def test_what_people_wrote_outlives_a_full_disk(tmp_path, monkeypatch):
+    write(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    config = GatewayConfig(tmp_path / "site.toml", SITE, "lean", "auto", tmp_path)
+    (tmp_path / "nodes").mkdir()
+    monkeypatch.setattr("gateway.files.os.fdopen", lambda *_: full())
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path, n_00_00="another")
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    with pytest.raises(ValueError, match=r"nodes: No space left on device; check the folder and its free space$"):
+        _write_nodes(config, Access("host", 1), b"filters", load_or_make(tmp_path / "key"))
+
+
 def test_the_gateway_keeps_an_edited_sensor_at_its_next_start(tmp_path):
     (tmp_path / "site.toml").write_text('name = "hall"\nrows = 1\ncols = 2\ncycle_s = 1\n')
     (tmp_path / "gateway.toml").write_text('site = "site.toml"\nspec = "lean"\n')

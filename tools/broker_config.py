@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from gateway import certificates, passwords
 from gateway.broker import LOOPBACK, LOOPBACKS, QUEUE_LEN_MAX, Choice, parse_address, user_line
 from gateway.config import load_config
-from gateway.files import write_private
+from gateway.files import write_private, write_whole
 from gateway.site import Site
 from protocol.filter_set import SIZE_MAX
 from tools.acl import acl_text
@@ -171,7 +171,7 @@ def _write_files(folder: Path, site: Site, listeners: Listeners, known: dict[str
     passwords.write_hashed(folder / "passwords", {user: known[user] for user in users})
     keys = [f"{user}:{passwords.psk_of(known[user])}\n" for user in users if user != passwords.GATEWAY]
     write_private(folder / "psk", "".join(keys).encode())
-    (folder / "acl").write_text(acl_text(site), encoding="utf-8")
+    write_whole(folder / "acl", acl_text(site).encode())
     text = MOSQUITTO_CONFIG.format(
         site=site.name,
         folder=folder,
@@ -186,4 +186,4 @@ def _write_files(folder: Path, site: Site, listeners: Listeners, known: dict[str
         psk_port=listeners.psk_port,
         each=EACH.format(connections_max=CONNECTIONS_EACH * len(users) + CONNECTIONS_MORE),
     )
-    (folder / "mosquitto.conf").write_text(text, encoding="utf-8")
+    write_whole(folder / "mosquitto.conf", text.encode())

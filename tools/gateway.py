@@ -175,10 +175,17 @@ def sensors_of(folder: Path, site: Site) -> dict[Cell, dict[str, Any]]:
 
 
 def _write_nodes(config: GatewayConfig, access: Access, filter_set: bytes, key: Ed25519PrivateKey) -> None:
-    """Each node's file, and filters for those that have none yet."""
+    """Each node's file, and filters for those that have none yet.
+
+    Raises:
+        ValueError: they cannot be written, or a file of before holds no sensor; one line that names file and remedy.
+    """
     files = config.state / "nodes"
     sensors = sensors_of(files, config.site)
-    write_node_files(files, config.site, access, filter_set, keys.public_hex(key), sensors)
+    try:
+        write_node_files(files, config.site, access, filter_set, keys.public_hex(key), sensors)
+    except OSError as error:
+        raise ValueError(f"{files}: {error.strerror or error}; check the folder and its free space") from None
     log.info("%s: each node's configuration, with a simulated sensor unless it names another, and filters", files)
 
 

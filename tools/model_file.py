@@ -33,7 +33,12 @@ def write(config: Path, version: int | None, file: Path) -> dict[str, Any]:
     data = model_file.pack(model, loaded.site, key)
     try:
         with file.open("xb") as opened:
-            opened.write(data)
+            try:
+                opened.write(data)
+                opened.flush()
+            except OSError:
+                file.unlink()  # half of it would only be in the way of the next try
+                raise
     except OSError as error:
         raise FiltersError(f"{file}: cannot be written: {error.strerror}; name a new file") from None
     return {

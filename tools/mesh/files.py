@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.files import write_many
 from gateway.passwords import psk_of
 from gateway.site import Cell, Site
 from protocol.grid import node_name
@@ -14,6 +15,8 @@ FILTERS_SUFFIX = ".filters"
 KEEPALIVE_S = 60
 # The broker's listener for keys, above the one that shows a certificate.
 PSK_PORT_ABOVE = 1
+# In a file's mode: somebody but its owner may do something with it.
+OTHERS = 0o077
 
 
 class Access(NamedTuple):
@@ -50,8 +53,13 @@ def write_node_files(
         filters: the packed filter set that a new node starts with.
         key: the site's public key, 64 hex digits, or "".
         sensors: the `sensor` table of each node's configuration.
+
+    Raises:
+        OSError: they cannot be written; then all are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    configs: dict[Path, bytes] = {}
+    sets: dict[Path, bytes] = {}
     masks = site.neighbour_masks
     for row, col in site.cells:
         name = node_name(row, col)
@@ -72,12 +80,12 @@ def write_node_files(
         if access.authority:  # what a node's runtime can use of the two
             psk = {"psk": psk_of(access.passwords[name]), "psk_port": access.port + PSK_PORT_ABOVE}
             config |= {"ca": access.authority, **psk}
-        file = folder / f"{name}.json"
-        if config["password"]:
-            file.touch(0o600)
-            file.chmod(0o600)
-        file.write_text(json.dumps(config))
+        file, data = folder / f"{name}.json", json.dumps(config).encode()
+        if not file.exists() or file.read_bytes() != data or (config["password"] and file.stat().st_mode & OTHERS):
+            configs[file] = data
         flashed = folder / (name + FILTERS_SUFFIX)
         if not flashed.exists():
             flashed.with_name(flashed.name + ".slots").unlink(missing_ok=True)  # it speaks of filters that are gone
-            flashed.write_bytes(filters)
+            sets[flashed] = filters
+    write_many(configs, private=bool(access.passwords))
+    write_many(sets, private=False)
