@@ -284,8 +284,8 @@ class Node:
         """Drop what this beacon confirms; say the oldest again, but none of the open cycle: it cannot speak of that."""
         latest, repeats, has_older = self.beacon, REPEATS_MAX, False
         is_acked = beacon.acknowledged(data, self.row // grid.BLOCK_SIDE, self.col // grid.BLOCK_SIDE)
-        waiting, self.ring = self.ring, []
-        for told in waiting:
+        kept = []
+        for told in self.ring:
             cycle, is_report = frame.cycle_of(told, latest.acked_cycle), frame.kind_of(told) == frame.REPORT
             is_of_run = frame.run_of(told) == latest.run & 0xFF
             if is_of_run and is_acked and cycle == latest.acked_cycle:
@@ -297,7 +297,8 @@ class Node:
                     self.trace.fault(REPEATED)
                     self.send(TO_GATEWAY, report.marked(told, has_older))
                 has_older |= is_report
-                self.ring.append(told)
+                kept.append(told)
+        self.ring = kept  # nothing is lost where memory ran out before
 
     @rare
     def on_acknowledgement(self, data) -> None:
@@ -305,10 +306,11 @@ class Node:
         if not report.is_ack(data):
             self.trace.fault(MALFORMED)
             return
-        waiting, self.ring = self.ring, []
-        for told in waiting:
+        kept = []
+        for told in self.ring:
             if frame.kind_of(told) != frame.REPORT or not report.is_acknowledged(data, told):
-                self.ring.append(told)
+                kept.append(told)
+        self.ring = kept
 
     @cold
     def _start_by_own_clock(self, now_ms: int) -> None:

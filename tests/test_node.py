@@ -1,5 +1,7 @@
 """The node machine over its cycles: how it enters one, whom it waits for, what it says, who owns the block."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from mesh_in_memory import RUN
@@ -413,6 +415,15 @@ def test_of_reports_that_wait_the_two_oldest_are_said_again_with_each_beacon():
     assert [1, 2] == [found.seq for found in reports_in(bench.hear(beacon_of(10)))]
     bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 3, {1}))
     assert [1, 4] == [found.seq for found in reports_in(bench.hear(beacon_of(11)))]
+
+
+def test_a_node_whose_memory_runs_out_over_what_waits_still_holds_it(monkeypatch):
+    bench = reporting_bench(range(5, 8))
+    with monkeypatch.context() as tight:
+        tight.setattr(bench.node, "send", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            bench.hear(beacon_of(8))
+    assert [1, 2, 3] == [Report(told).seq for told in bench.node.ring]
 
 
 def test_a_beacon_confirms_the_report_of_the_one_cycle_that_it_speaks_of():
