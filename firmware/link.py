@@ -122,7 +122,8 @@ class Link:
 
     @cold
     def _connect(self, now_ms: int) -> None:
-        found = socket.getaddrinfo(self._address[0], self._address[1])[0]
+        every = socket.getaddrinfo(self._address[0], self._address[1])
+        found = every[self._failures % len(every)]  # one may be of a protocol that the broker does not listen to
         self.socket = raw = socket.socket(found[0])
         raw.setblocking(False)
         if self._tls:

@@ -4,6 +4,7 @@ The node's time is the test's: it is told any number, so a back-off of a minute 
 does is waited for, by watching real sockets until a deadline.
 """
 
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -13,7 +14,7 @@ from node_bench import beacon_of
 
 from firmware import mqtt
 from firmware.link import BACK_OFF_MS_MAX, BACK_OFF_MS_MIN
-from gateway.broker import open_broker
+from gateway.broker import LOOPBACK, open_broker
 from protocol import health
 from protocol.compat import TICKS_PERIOD, ticks_add
 
@@ -207,6 +208,18 @@ def test_a_broker_that_breaks_off_after_the_suback_time_and_again_does_not_end_a
         bench.until(bench.is_off)
         assert times + 1 == bench.link.node.trace.counters[health.MQTT_LOST]
         bench.skip_back_off()
+
+
+def test_of_a_brokers_addresses_a_node_tries_one_after_the_other(listener, tmp_path, monkeypatch):
+    there = listener.getsockname()
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in ((LOOPBACK, free_port()), there)]
+    bench = Bench(tmp_path, there[1], monkeypatch)
+    monkeypatch.setattr("firmware.link.socket.getaddrinfo", lambda *_: found)
+    bench.poll()
+    bench.until(bench.is_off)
+    bench.skip_back_off()
+    with serve(bench, listener, [CONNACK, SUBACK]):
+        bench.until(lambda: bench.link._client.state == mqtt.READY)
 
 
 def test_a_broker_that_hangs_is_left_after_one_and_a_half_keepalives(listener, tmp_path, monkeypatch):
