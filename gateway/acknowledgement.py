@@ -32,9 +32,8 @@ class Acknowledgement:
 
     def settle(self, arrivals: Arrivals, received: Received) -> None:
         """What came by the end of the cycle is kept, as `received` knows by now."""
-        for cell, boot, _ in arrivals.in_cycle:
-            if received.is_lacking(cell, boot):  # one of the very same cycle, perhaps
-                self._blocks[block_of(cell)] = False
+        for cell in received.lacking():  # one of the very same cycle, perhaps, though another node pooled it since
+            self._blocks[block_of(cell)] = False
         self._starts.update(late.key[:2] for late in arrivals.late)
         self._starts.update(key[:2] for key in arrivals.in_cycle if not self._blocks[block_of(key.cell)])
 

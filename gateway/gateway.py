@@ -35,7 +35,7 @@ from protocol.report import Report
 ABOUT_SIZE_MAX = 1024
 # Nodes of older releases have fewer counters.
 HEALTH_SIZES = range(4 * COUNTERS_LEAST, 4 * COUNTERS + 1, 4)
-# A mesh on its own is believed so many cycles ahead of the gateway: it is where the gateway stalled, not restarted.
+# A mesh on its own is believed so many cycles ahead of the one opened last: where the gateway stalled, not restarted.
 AHEAD_MAX = 100
 # Frames carry the low half of a version: nobody can speak of one that is further ahead.
 VERSIONS_AHEAD_MAX = 0x7FFF
@@ -146,6 +146,7 @@ class Gateway:
         self._reports: Reports | None = None
         self._acknowledgement = Acknowledgement(site)
         self._due_ms = 0
+        self._believed_end = AHEAD_MAX
         self._named: set[Cell] = set()
 
     def push(self, model: Model, data: bytes) -> None:
@@ -194,6 +195,7 @@ class Gateway:
         """
         cycle = self.next_cycle
         self.next_cycle += 1
+        self._believed_end = self.next_cycle + AHEAD_MAX
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
             self._presence.offline[cell] = False
@@ -424,7 +426,7 @@ class Gateway:
         if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
             self._fault("other_run", cell)
             return None
-        if cycle >= self.next_cycle + AHEAD_MAX:
+        if cycle >= self._believed_end:
             self._fault("too_far_ahead", cell)
             return None
         return cycle

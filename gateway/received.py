@@ -107,13 +107,13 @@ class Received:
 
     def start(self, cell: Cell, boot: int) -> None:
         """A node says that it started: what the start before it held is lost, also where it never reports again."""
-        if self._starts.get(cell) and self._reporter(cell, boot) is None:
+        if self._reporter(cell, boot) is None:
             self._open.setdefault(Key(cell, boot, 0), False)
 
-    def is_lacking(self, cell: Cell, boot: int) -> bool:
-        """Whether reports of a node's start may still come that were made before its latest."""
-        reporter = self._reporter(cell, boot)
-        return reporter is not None and bool(reporter.missing)
+    def lacking(self) -> set[Cell]:
+        """The nodes of which reports may still come that were made before others that came."""
+        every = self._starts.items()
+        return {cell for cell, starts in every if any(reporter.missing for reporter in starts.values())}
 
     def take(self, key: Key, has_older: bool) -> None:
         """A report that is news is in the cycle."""
@@ -133,6 +133,8 @@ class Received:
         for key in self._in_order():
             before = reporters.get(key[:2]) or self._reporter(key.cell, key.boot)
             newest = latest.get(key.cell) or self._latest(key.cell)
+            if not key.seq and newest is None:
+                continue  # nothing is known that it could end
             if before is None and newest:
                 gaps += _gaps(key.cell, newest.boot, newest.missing)
                 gaps.append(Gap(key.cell, newest.boot, newest.last + 1, None))
@@ -152,7 +154,9 @@ class Received:
             starts[reporter.boot] = reporter
             if len(starts) > STARTS_MAX:
                 del starts[next(iter(starts))]
-        self._open.clear()
+        # Reports that are not kept come again; what a node says of its start does not.
+        said = {key.cell: key for key in self._open if not key.seq and self._latest(key.cell)}
+        self._open = {key: False for cell, key in said.items() if self._reporter(cell, key.boot) is None}
         self._in_cycle.clear()
         self._late.clear()
 

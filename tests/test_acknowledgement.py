@@ -8,6 +8,7 @@ from mesh_in_memory import RUN, TIMING
 
 from gateway.cycles import GONE_CYCLES
 from gateway.gateway import AHEAD_MAX
+from gateway.received import Received, Reporter
 from protocol import beacon, report
 
 
@@ -97,6 +98,17 @@ def test_a_block_is_acknowledged_by_name_while_an_earlier_report_of_its_owner_is
     say(site, (0, 2), 0, 0b0101)
     site.settle(site.poll(1), True)
     assert {(0, 0): [2]} == acknowledged(site)
+    assert [False, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
+
+
+def test_a_block_is_not_acknowledged_while_a_report_is_lacking_of_a_node_that_another_one_pooled():
+    """It may have been in this very cycle before, alone and by its own clock."""
+    site = gateway()
+    site.received = Received({(0, 1): [Reporter(1, 7, frozenset({6}))]})
+    site.start_cycle(0)
+    all_report(site, 0)
+    site.settle(site.poll(1), True)
+    assert {(0, 0)} == acknowledged(site).keys()
     assert [False, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
 
 

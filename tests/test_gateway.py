@@ -297,9 +297,20 @@ def test_a_mesh_is_believed_a_hundred_cycles_ahead_and_no_further(ahead, next_cy
     assert (next_cycle, {fault: 1}) == (site.next_cycle, site.faults)
 
 
+def test_many_reports_of_one_cycle_move_the_number_no_further_than_one():
+    site = gateway()
+    for _ in range(5):
+        say(site, (0, 0), site.next_cycle + AHEAD_MAX - 1, 0b1111)
+    assert (AHEAD_MAX, 4) == (site.next_cycle, site.faults["too_far_ahead"])
+    site.start_cycle(0)
+    say(site, (0, 0), 2 * AHEAD_MAX, 0b1111)
+    assert 2 * AHEAD_MAX + 1 == site.next_cycle
+
+
 def test_numbers_above_the_low_half_are_taken_as_the_nearest():
     site = gateway()
     site.next_cycle = 65_530
+    site.start_cycle(0)
     say(site, (0, 0), 65_540, 0b1111)
     assert 65_541 == site.next_cycle
 

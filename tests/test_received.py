@@ -110,11 +110,42 @@ def test_of_starts_of_before_nothing_is_taken_twice():
 
 def test_what_is_lacking_may_still_come():
     made = received(last=4)
-    assert not made.is_lacking(CELL, BOOT)
+    assert set() == made.lacking()
     take(made, 6, older=True)
-    assert made.is_lacking(CELL, BOOT)
+    assert {CELL} == made.lacking()
     take(made, 5, older=False)
-    assert [False, False] == [made.is_lacking(CELL, BOOT), made.is_lacking((0, 0), BOOT)]
+    assert set() == made.lacking()
+
+
+def test_a_start_that_was_said_and_could_not_be_kept_is_not_forgotten():
+    made = received(last=9)
+    made.start(CELL, BOOT - 1)
+    for kept in (False, True):
+        arrivals = made.arrivals()
+        assert [(BOOT, 10, None)] == [gap[1:] for gap in arrivals.gaps]
+        made.settle(arrivals if kept else Arrivals())
+    assert () == made.arrivals().gaps
+
+
+def test_a_start_that_ends_what_came_in_the_very_same_cycle_is_told_like_any_other():
+    made = received()
+    for seq in (1, 3):
+        made.take(Key(CELL, BOOT, seq), True)
+    made.start(CELL, BOOT - 1)
+    arrivals = made.arrivals()
+    assert [(BOOT, 2, 2), (BOOT, 4, None)] == [gap[1:] for gap in arrivals.gaps]
+    made.settle(arrivals)
+    assert ((), ()) == made.arrivals()[2:]
+
+
+def test_the_first_start_of_a_node_that_never_reported_leaves_nothing():
+    made = received()
+    made.start(CELL, BOOT)
+    for _ in range(2):
+        arrivals = made.arrivals()
+        assert ((), (), (), ()) == arrivals
+        made.settle(arrivals)
+        made.start(CELL, BOOT)
 
 
 def test_a_new_start_loses_what_the_one_before_still_held():
