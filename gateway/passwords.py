@@ -91,6 +91,15 @@ def load_or_make(state: Path, site: Site, renew: str | None = None) -> tuple[dic
     return passwords, new
 
 
+def knows(state: Path, name: str) -> bool:
+    """Whether a user has a password, one of the site or not.
+
+    Raises:
+        PasswordsError: the file cannot be read, or is damaged.
+    """
+    return name in _read(state / NAME)
+
+
 def forget(state: Path, name: str) -> None:
     """Drop a user's password: whoever has the device that knew it gets nowhere with it, also if the node comes back.
 

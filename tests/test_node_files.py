@@ -1,13 +1,17 @@
 """Each node's file in the gateway's state folder: people edit its sensor, and the next start keeps what they wrote."""
 
 import json
+import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from gateway.keys import load_or_make
 from gateway.site import site_of_cells
-from tools.gateway import sensors_of
+from tools.gateway import _write_nodes, sensors_of
+from tools.mesh.files import Access, write_node_files
 
 SITE = site_of_cells("hall", {(0, 0), (0, 1)})
 THERMOMETER = {"kind": "thermometer", "pin": 4}
@@ -61,14 +65,14 @@ def test_what_people_wrote_outlives_a_full_disk(tmp_path, monkeypatch):
     def full():
         raise OSError(28, "No space left on device")
 
-    config = GatewayConfig(tmp_path / "site.toml", SITE, "lean", "auto", tmp_path)
-    (tmp_path / "nodes").mkdir()
+    config = SimpleNamespace(site=SITE, state=tmp_path / "state")
+    key = load_or_make(tmp_path / "key")
     monkeypatch.setattr("gateway.files.os.fdopen", lambda *_: full())
     with pytest.raises(OSError, match="No space"):
         write(tmp_path, n_00_00="another")
     assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     with pytest.raises(ValueError, match=r"nodes: No space left on device; check the folder and its free space$"):
-        _write_nodes(config, Access("host", 1), b"filters", load_or_make(tmp_path / "key"))
+        _write_nodes(config, Access("host", 1), b"filters", key)
 
 
 def test_the_gateway_keeps_an_edited_sensor_at_its_next_start(tmp_path):

@@ -3,13 +3,17 @@
 import json
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from gateway import running
+from gateway.broker import BrokerError
 from gateway.config import load_config
 from gateway.passwords import PasswordsError, load
-from gateway.site import load_site
+from gateway.site import SiteError, load_site
+from gateway.store import Store
+from gateway.store_schema import StoreError
 from tools import gateway
 from tools.cli import FINE, app
 
@@ -162,6 +166,22 @@ def test_damaged_passwords_are_named(guarded, config):
         app(["node", "replace", "n-01-01", "--config", str(config)], standalone_mode=False)
 
 
+@pytest.mark.parametrize("step", ["passwords.forget", "_forget_files", "write_config", "running.order_to_follow"])
+def test_a_removal_that_failed_half_way_is_ended_by_the_next_one(guarded, config, capsys, monkeypatch, step):
+    with monkeypatch.context() as broken:
+        broken.setattr(f"tools.nodes.{step}", Mock(side_effect=SiteError("no space")))
+        with pytest.raises(SiteError, match="no space"):
+            app(["node", "remove", "n-01-01", "--config", str(config)], standalone_mode=False)
+    capsys.readouterr()
+    if step != "running.order_to_follow":
+        assert "removed" == thermesh(capsys, config, "remove", "n-01-01")["change"]
+    assert not files(config) & set(LEFT)
+    assert "n-01-01" not in secrets_of(config)
+    assert all("n-01-01" not in (guarded / name).read_text() for name in ("passwords", "psk", "acl"))
+    with pytest.raises(SiteError, match=r"is a hole in .* already"):
+        app(["node", "remove", "n-01-01", "--config", str(config)], standalone_mode=False)
+
+
 def test_a_site_whose_gateway_never_ran_changes_too(tmp_path, capsys):
     (tmp_path / "site.toml").write_text(SITE_FILE)
     config = tmp_path / "gateway.toml"
@@ -173,8 +193,15 @@ def test_a_site_whose_gateway_never_ran_changes_too(tmp_path, capsys):
 # The gateway follows
 
 
+def stored(config):
+    """The gateway's configuration, with the store that every gateway has that runs."""
+    found = load_config(config)
+    with Store(found.state, found.site, create=True):
+        return found
+
+
 def test_a_gateway_follows_an_order_once(config, capsys):
-    before = load_config(config)
+    before = stored(config)
     gateway._follow(config, before)
     thermesh(capsys, config, "add", "n-02-02")
     with pytest.raises(gateway._FollowError) as follow:
@@ -188,15 +215,46 @@ def test_a_gateway_follows_an_order_once(config, capsys):
     [
         ("site.toml", SITE_FILE + "x = 1\n", "the site stays as it is: .*site.toml: 'x' is not a key of a site"),
         ("gateway.toml", 'site = "site.toml"\nstate = "other"\n', "stays as it is: .* names another state folder"),
+        ("site.toml", SITE_FILE.replace("rows = 3", "rows = 4"), "stays as it is: .*thermesh.db: is the store of site"),
+        ("state/nodes/n-00-01.json", '{"sensor": {},}', "stays as it is: .*n-00-01.json: holds no JSON object"),
     ],
 )
 def test_a_gateway_goes_on_as_before_where_it_cannot_follow(config, caplog, file, text, line):
-    before = load_config(config)
+    before = stored(config)
     (config.parent / file).write_text(text)
     running.order_to_follow(config.parent / "state")
     gateway._follow(config, before)
     assert re.search(line, caplog.text)
     assert not running.takes_order(config.parent / "state")
+
+
+def test_a_gateway_that_cannot_start_behind_a_change_tries_again_and_says_so_once(config, monkeypatch, caplog):
+    full, away = OSError(28, "full"), BrokerError("away")
+    outcomes = [gateway._FollowError(load_config(config)), full, full, away]
+
+    def serve(*_):
+        if outcomes:
+            raise outcomes.pop(0)
+
+    monkeypatch.setattr(gateway, "_serve", serve)
+    monkeypatch.setattr(gateway, "_AGAIN_S", 0.0)
+    gateway.run_gateway(config, None, False, None)
+    said = [record.getMessage() for record in caplog.records]
+    assert [f"the gateway tries again each second: {what}" for what in ("[Errno 28] full", "away")] == said
+
+
+@pytest.mark.parametrize("served", [0, 3])
+def test_what_ends_a_gateway_behind_its_start_ends_it_behind_a_change_too(config, monkeypatch, served):
+    def serve(_path, found, shown, *_):
+        if not shown.count and served:
+            shown.count = 1
+            raise gateway._FollowError(found)
+        shown.count += served
+        raise StoreError("of another release")
+
+    monkeypatch.setattr(gateway, "_serve", serve)
+    with pytest.raises(StoreError, match="of another release"):
+        gateway.run_gateway(config, None, False, None)
 
 
 def test_a_gateway_runs_as_many_cycles_as_asked_for_whoever_comes_meanwhile(config, monkeypatch):

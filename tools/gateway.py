@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway import certificates, keys, passwords, running, service
 from gateway.broker import LOOPBACKS, Broker, is_own, open_broker
-from gateway.config import MODES, GatewayConfig, load_config, next_run
+from gateway.config import MODES, ConfigError, GatewayConfig, load_config, next_run
 from gateway.gateway import Gateway, Outcome
 from gateway.learning import Learner, Learning
 from gateway.link import Link
@@ -33,6 +33,9 @@ from tools.results import cycle_line
 
 log = logging.getLogger(__name__)
 
+# So long after a start that failed, behind a change of the site, follows the next.
+_AGAIN_S = 1.0
+
 
 def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> None:
     """Serve the site that a gateway's file describes.
@@ -49,13 +52,20 @@ def run_gateway(path: Path, cycles: int | None, as_json: bool, stage: Stage) -> 
     config, shown = load_config(path), Shown(as_json)
     with running.claim(config.state):
         running.takes_order(config.state)  # its file was just read
-        is_over = False
+        is_over, followed_at, named = False, -1, ""
         while not is_over:
             try:
                 _serve(path, config, shown, cycles and cycles - shown.count, stage)
                 is_over = True
             except _FollowError as follow:
-                config, is_over = follow.config, shown.count == cycles
+                config, followed_at, is_over = follow.config, shown.count, shown.count == cycles
+            except (OSError, ValueError) as error:
+                if shown.count != followed_at:  # it is not the start behind a change, which has to succeed some time
+                    raise
+                if str(error) != named:
+                    log.error("the gateway tries again each second: %s", error)
+                named = str(error)
+                time.sleep(_AGAIN_S)
 
 
 class _FollowError(Exception):
@@ -135,14 +145,22 @@ def _follow(path: Path, config: GatewayConfig) -> None:
         return
     try:
         changed = load_config(path)
-    except ValueError as error:
+        if changed.state != config.state:
+            raise ConfigError(f"{path} names another state folder; start the gateway anew")
+        _try(changed)
+    except (OSError, ValueError) as error:
         log.error("the site stays as it is: %s", error)
-        return
-    if changed.state != config.state:
-        log.error("the site stays as it is: %s names another state folder; start the gateway anew", path)
         return
     log.info("site %s: it has %d nodes, before %d", config.site.name, len(changed.site.cells), len(config.site.cells))
     raise _FollowError(changed)
+
+
+def _try(config: GatewayConfig) -> None:
+    """See whether a gateway could start with this; raises OSError or ValueError where it could not."""
+    with Store(config.state, config.site):
+        sensors_of(config.state / "nodes", config.site)
+    if not is_own(config.broker):
+        passwords.load(config.state, config.site)
 
 
 def _clear_left_behind(gateway: Gateway, link: Link) -> None:

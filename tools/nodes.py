@@ -58,9 +58,9 @@ def replace(config: Path, name: str) -> dict[str, Any]:
 
 
 def remove(config: Path, name: str) -> dict[str, Any]:
-    """Make a hole where a node stood. Args, Returns and Raises as `add`."""
+    """Make a hole where a node stood, or end what an earlier call of this began. Args, Returns and Raises as `add`."""
     loaded = load_config(config)
-    site = remove_node(loaded.site_file, name)
+    site = loaded.site if _is_half_removed(loaded, name) else remove_node(loaded.site_file, name)
     passwords.forget(loaded.state, name)
     _forget_files(loaded, name)
     return _tell(config, loaded, site, name, REMOVED)
@@ -82,6 +82,15 @@ def lines(found: dict[str, Any]) -> list[str]:
     if found["file"]:
         text.append(f"then start it with {found['file']}, which the gateway writes; name its sensor there")
     return text
+
+
+def _is_half_removed(config: GatewayConfig, name: str) -> bool:
+    """Whether there is a hole, and something of its node still: a password, files, or rights at the broker."""
+    if cell_named(config.site, name) in config.site.cells:
+        return False
+    rights = config.state / MOSQUITTO / "acl"
+    is_user = rights.is_file() and f"user {name}\n" in rights.read_text(encoding="utf-8", errors="replace")
+    return is_user or passwords.knows(config.state, name) or any((config.state / "nodes").glob(f"{name}.*"))
 
 
 def _forget_files(config: GatewayConfig, name: str, but: str = "") -> None:
