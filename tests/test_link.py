@@ -220,6 +220,7 @@ def test_of_a_brokers_addresses_a_node_tries_one_after_the_other(listener, tmp_p
     bench.skip_back_off()
     with serve(bench, listener, [CONNACK, SUBACK]):
         bench.until(lambda: bench.link._client.state == mqtt.READY)
+    assert 1 == bench.link.node.trace.counters[health.MQTT_LOST], "the first one refused"
 
 
 def test_a_broker_that_hangs_is_left_after_one_and_a_half_keepalives(listener, tmp_path, monkeypatch):

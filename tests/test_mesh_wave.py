@@ -154,6 +154,7 @@ def test_a_wave_comes_through_a_mesh_that_loses_frames(tmp_path, seed):
     run_exact(mesh, 2, late=None)
     send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 40, late=None)
+    assert {(2, CONFIRMED)} == each(mesh, lambda wave: (wave.active.version, wave.phase))
 
 
 def test_a_node_that_is_reset_on_trial_returns_and_abstains_until_a_higher_version(tmp_path):
@@ -207,6 +208,7 @@ def test_a_node_whose_sensor_is_silent_confirms_the_set_too(tmp_path):
     run_exact(mesh, 2)
     send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 12)
+    assert {(2, CONFIRMED)} == each(mesh, lambda wave: (wave.active.version, wave.phase))
 
 
 class Overtaking:
@@ -225,3 +227,4 @@ def test_no_cycle_is_missed_by_a_switch_though_frames_overtake_the_beacon(tmp_pa
     run_exact(mesh)
     send(mesh, 2)
     run_until(mesh, all_confirmed(mesh, 2), 12)
+    assert {(2, CONFIRMED)} == each(mesh, lambda wave: (wave.active.version, wave.phase))

@@ -113,4 +113,5 @@ def test_the_base_install_resolves_from_wheels_on_a_64_bit_raspberry_pi(installe
     platforms = [word for name in AARCH64 for word in ("--platform", f"{name}_aarch64")]
     pip = [installed / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
     target = ["--dry-run", "--target", tmp_path, "--only-binary=:all:", "--python-version", "3.11"]
-    run(*pip, *target, *platforms, "--require-hashes", "-r", PINS[0], cwd=tmp_path)
+    done = run(*pip, *target, *platforms, "--require-hashes", "-r", PINS[0], cwd=tmp_path)
+    assert 0 == done.returncode
