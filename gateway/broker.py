@@ -6,6 +6,7 @@ which proves that the port is its own, and when a real CONNECT is answered.
 """
 
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -36,6 +37,9 @@ LOOPBACKS = (LOOPBACK, "::1", "localhost")
 REACH_S_MAX = 5.0
 START_S_MAX = 20.0
 STOP_S_MAX = 3.0
+# Below the ports that Linux (32768), macOS and Windows give to outgoing connections: one of those would be taken from a
+# broker while it is away, and its nodes know no other.
+PORTS = range(16_384, 32_768)
 # Another program may take the free port before the broker does.
 STARTS_MAX = 3
 # 425 nodes, gateway and tools with room to spare; more would only cost a broker that closes every number at start.
@@ -246,6 +250,18 @@ def parse_address(asked: Choice) -> tuple[str, int]:
     return host, int(port)
 
 
+def free_port() -> int:
+    """One of `PORTS` on which nothing listens on the loopback."""
+    while True:
+        port = secrets.choice(PORTS)
+        try:
+            socket.create_server((LOOPBACK, port)).close()
+            return port
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 def user_line() -> str:
     """What keeps mosquitto the user that starts it.
 
@@ -342,7 +358,7 @@ def _start(program: str, asked: Choice, folder: Path, guests: Guests | None) -> 
     """Try the port of the last start, which nodes know, then free ones: only "already in use" is worth another try."""
     remembered = folder / "port"
     for start in range(STARTS_MAX):
-        port = (_read_port(remembered) if start == 0 else 0) or _free_port()
+        port = (_read_port(remembered) if start == 0 else 0) or free_port()
         try:
             words = _prepare_log(folder)
             command = _command(program, port, asked, folder, guests)
@@ -370,12 +386,6 @@ def _read_port(file: Path) -> int:
     """The port that was written there, 0 where none was."""
     text = file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
     return int(text) if re.fullmatch("[1-9][0-9]{0,4}", text) and int(text) <= 65535 else 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _prepare_log(folder: Path) -> Path:

@@ -4,7 +4,7 @@ import select
 import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import paho.mqtt.client as paho
 import pytest
@@ -68,14 +68,11 @@ def mosquitto_on(port):
         process.wait(WAIT_S_MAX)
 
 
-def free_port(in_a_row=1):
-    """A free port, behind which as many more are free as are asked for."""
+def free_ports(count):
+    """The first of so many free ports in a row."""
     while True:
-        with ExitStack() as stack:
-            first = stack.enter_context(socket.create_server((LOOPBACK, 0))).getsockname()[1]
-            try:
-                for port in range(first + 1, first + in_a_row):
-                    stack.enter_context(socket.create_server((LOOPBACK, port)))
-            except (OSError, OverflowError):
-                continue
+        first = broker.free_port()
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server((LOOPBACK, port)))
             return first

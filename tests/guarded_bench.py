@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 
 import paho.mqtt.client as paho
-from broker_bench import WAIT_S_MAX, free_port, until
+from broker_bench import WAIT_S_MAX, free_ports, until
 from on_micropython import require_micropython
 
 from gateway import broker, certificates, passwords
@@ -246,7 +246,7 @@ def guarded_site(folder, rows, cols, plain):
     Gives its configuration, an observer, and a function that starts some of the nodes on MicroPython with a heap.
     """
     require_micropython()
-    port = free_port(3)
+    port = free_ports(len(ABOVE))
     config = write_site(folder, f'name = "memory"\nrows = {rows}\ncols = {cols}\ncycle_s = 1\n')
     access = f'broker = "127.0.0.1:{port if plain else port + ABOVE["tls"]}"\nplain = {str(plain).lower()}\n'
     config.write_text(config.read_text().replace("lean", "seed") + access)

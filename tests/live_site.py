@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import paho.mqtt.client as paho
-from broker_bench import free_port, until
+from broker_bench import until
 from mesh_in_memory import make_site
 from real_mesh import HEAP
 
 from gateway import broker
-from gateway.broker import LOOPBACK, find_mosquitto
+from gateway.broker import LOOPBACK, find_mosquitto, free_port
 from gateway.model import Filters
 from gateway.site import block_of
 from gateway.store import Store

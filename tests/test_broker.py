@@ -15,6 +15,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+from broker_bench import free_ports
 
 from gateway import broker, certificates
 from gateway.broker import BrokerError, Guests, find_mosquitto, open_broker
@@ -202,12 +203,24 @@ def test_the_environment_decides_what_auto_means_and_nothing_else(tmp_path, monk
 
 
 def test_a_port_that_another_program_took_is_given_up_for_another(tmp_path, monkeypatch):
-    free_port = broker._free_port
+    free_port = broker.free_port
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [taken.getsockname()[1]]
-        monkeypatch.setattr(broker, "_free_port", lambda: ports.pop() if ports else free_port())
+        monkeypatch.setattr(broker, "free_port", lambda: ports.pop() if ports else free_port())
         with open_broker("auto", tmp_path) as own:
             assert own.port != taken.getsockname()[1]
+
+
+def test_a_free_port_is_none_that_another_program_listens_on(monkeypatch):
+    taken = free_ports(2)
+    monkeypatch.setattr(broker, "PORTS", range(taken, taken + 2))
+    with socket.create_server(("127.0.0.1", taken)):
+        assert {taken + 1} == {broker.free_port() for _ in range(20)}
+
+
+def test_a_free_port_is_none_that_the_system_gives_to_a_connection():
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.create_connection(there.getsockname()) as connection:
+        assert connection.getsockname()[1] not in broker.PORTS
 
 
 def test_a_broker_of_the_same_folder_has_the_same_port_again_if_that_is_free(tmp_path):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from unittest.mock import MagicMock
 
 import pytest
-from broker_bench import WAIT_S_MAX, free_port, needs_mosquitto
+from broker_bench import WAIT_S_MAX, free_ports, needs_mosquitto
 from guarded_bench import (
     ABOVE,
     CELLS,
@@ -55,7 +55,7 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def broker_of_site(tmp_path_factory):
-    config, port = write_site(tmp_path_factory.mktemp("site")), free_port(3)
+    config, port = write_site(tmp_path_factory.mktemp("site")), free_ports(len(ABOVE))
     folder = generate(config, port)
     with running(folder, port):
         yield Guarded(port, config)
@@ -191,7 +191,7 @@ def test_mosquittos_own_tool_writes_the_same_line_for_the_same_salt(tmp_path):
 
 @needs_mosquitto
 def test_mosquitto_takes_the_files_for_a_site_of_one_node_in_a_folder_with_blanks(tmp_path):
-    config, port = write_site(tmp_path, 'name = "hut"\nrows = 1\ncols = 1\n'), free_port(3)
+    config, port = write_site(tmp_path, 'name = "hut"\nrows = 1\ncols = 1\n'), free_ports(len(ABOVE))
     generate(config, port, "--out", str(tmp_path / "a b  c"))
     with running(tmp_path / "a b  c", port):
         client = Client(port, "n-00-00", secrets_of(config)["n-00-00"])

@@ -12,12 +12,12 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
-from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto, until
+from broker_bench import Observer, mosquitto_on, needs_mosquitto, until
 from live_site import NAMES, ROLLOUT_S_MAX, LiveSite, rolled
 from on_micropython import require_micropython
 
 from gateway.backup import RUNS_AHEAD
-from gateway.broker import LOOPBACK
+from gateway.broker import LOOPBACK, free_port
 from gateway.recompute import recompute
 
 # From the start of the last thing that was killed until every node is ready and in an exact cycle.

@@ -8,13 +8,13 @@ import socket
 from contextlib import ExitStack
 
 import pytest
-from broker_bench import Observer, free_port, mosquitto_on, needs_mosquitto
+from broker_bench import Observer, mosquitto_on, needs_mosquitto
 from link_bench import CONNACK, SUBACK, Bench, listening, ready_node, serve
 from node_bench import beacon_of
 
 from firmware import mqtt
 from firmware.link import BACK_OFF_MS_MAX, BACK_OFF_MS_MIN
-from gateway.broker import LOOPBACK, open_broker
+from gateway.broker import LOOPBACK, free_port, open_broker
 from protocol import health
 from protocol.compat import TICKS_PERIOD, ticks_add
 

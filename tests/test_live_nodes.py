@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
-from broker_bench import free_port, needs_mosquitto, until
+from broker_bench import free_ports, needs_mosquitto, until
 from guarded_bench import ABOVE, OBSERVER, Client, generate, on_cpython, running, secrets_of, write_site
 
 from gateway import broker
@@ -105,7 +105,7 @@ def gateway(config):
 
 @pytest.fixture
 def site(tmp_path):
-    port = free_port()
+    port = free_ports(len(ABOVE))
     config = write_site(tmp_path, SITE_FILE)
     config.write_text(config.read_text() + f'broker = "127.0.0.1:{port}"\n')
     with ExitStack() as stack:

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from broker_bench import free_port
 from mesh_in_memory import make_site
 from on_micropython import require_micropython
 
-from gateway.broker import LOOPBACK, Broker
+from gateway.broker import LOOPBACK, Broker, free_port
 from gateway.model import SPECS
 from gateway.start_weights import start_filters
 from tools.mesh.mesh import Mesh, MeshError, NodeKind

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from gateway.broker import LOOPBACK, MOSQUITTO_CONFIG, QUEUE_LEN_MAX, find_mosquitto, user_line
+from gateway.broker import LOOPBACK, MOSQUITTO_CONFIG, QUEUE_LEN_MAX, find_mosquitto, free_port, user_line
 from gateway.site import Site, load_site
 from protocol import topic
 from tools import filters
@@ -49,7 +48,7 @@ class LiveSite:
         self.said = Said()
         self.decided: list[int] = []
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self._config = folder / "gateway.toml"
         self._broker: subprocess.Popen[bytes] | None = None
         self._gateway: subprocess.Popen[bytes] | None = None
@@ -172,9 +171,3 @@ def _hear(gateway: "subprocess.Popen[bytes]", decided: list[int]) -> None:
     for line in gateway.stdout:
         if line.endswith(b"\n"):
             decided.append(sum(block is not None for row in json.loads(line)["features"] for block in row))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
