@@ -288,14 +288,15 @@ class Node:
         for told in self.ring:
             cycle, is_report = frame.cycle_of(told, latest.acked_cycle), frame.kind_of(told) == frame.REPORT
             is_of_run = frame.run_of(told) == latest.run & 0xFF
-            if is_of_run and is_acked and cycle == latest.acked_cycle:
-                is_acked = not is_report  # of two reports of one cycle it confirms the first
-            elif is_of_run or is_report:  # nobody asks for another run's states
+            is_spoken_of = is_of_run and cycle == latest.acked_cycle
+            if is_acked and is_spoken_of and not (is_report and report.has_mark(told, report.NO_BEACON)):
+                continue
+            if is_of_run or is_report:  # nobody asks for another run's states
                 is_open = is_of_run and latest.acked_cycle < cycle <= latest.cycle
                 if is_report and repeats and not is_open:  # a mode tells its state anew itself
                     repeats -= 1
                     self.trace.fault(REPEATED)
-                    self.send(TO_GATEWAY, report.marked(told, has_older))
+                    self.send(TO_GATEWAY, report.marked(told, report.HAS_OLDER, has_older))
                 has_older |= is_report
                 kept.append(told)
         self.ring = kept  # nothing is lost where memory ran out before
@@ -366,7 +367,9 @@ class Node:
     def tell_gateway(self, data: bytes) -> None:
         """Send a report, or a state of mode event, and keep it until it is acknowledged."""
         if frame.kind_of(data) == frame.REPORT:
-            data = report.marked(data, ring.holds(self.ring, frame.REPORT))
+            data = report.marked(data, report.HAS_OLDER, ring.holds(self.ring, frame.REPORT))
+            # The gateway may still give this number to another cycle, and its bit speaks of that one.
+            data = report.marked(data, report.NO_BEACON, self.cycle != self.beacon.cycle)
         ring.hold(self.ring, data)
         self.send(TO_GATEWAY, data)
 

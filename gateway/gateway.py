@@ -87,7 +87,7 @@ class Gateway:
 
     Attributes:
         site, model, run: what it serves, with what, since which start.
-        next_cycle: the number that the next cycle gets at least.
+        next_cycle: the number that the next cycle gets at least; higher where periods went by without one.
         states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
         holdings: what each node said last of its filters.
         rollout: the latest new model on its way, None before the first.
@@ -145,6 +145,7 @@ class Gateway:
         self._node_states = States(site)
         self._reports: Reports | None = None
         self._acknowledgement = Acknowledgement(site)
+        self._anchor: tuple[int, int] | None = None
         self._due_ms = 0
         self._believed_end = AHEAD_MAX
         self._named: set[Cell] = set()
@@ -193,8 +194,8 @@ class Gateway:
         Args:
             now_ms: monotonic ms, of any origin, not wrapping.
         """
-        cycle = self.next_cycle
-        self.next_cycle += 1
+        cycle = self._number(now_ms)
+        self.next_cycle = cycle + 1
         self._believed_end = self.next_cycle + AHEAD_MAX
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
@@ -277,6 +278,18 @@ class Gateway:
     def due_ms(self) -> int:
         """When the open cycle's time is over."""
         return self._due_ms
+
+    def _number(self, now_ms: int) -> int:
+        """The next cycle's number: never one that a mesh without beacons has come to by its own clock.
+
+        Reports of that cycle may still be on their way, and would be taken for those of the one that opens.
+        """
+        number, counted_ms = self._anchor or (self.next_cycle, now_ms)
+        due = number + (now_ms - counted_ms) // self._timing.period_ms
+        cycle = due + 1 if due > self.next_cycle else self.next_cycle
+        if cycle > due or self._anchor is None:
+            self._anchor = cycle, now_ms
+        return cycle
 
     def _follow_rollout(self) -> int:
         """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""
@@ -365,6 +378,8 @@ class Gateway:
             self._acknowledgement.tell(cell, report.boot)
         elif self._takes_report(cell, payload, report):
             self.received.take(key, report.has_older)
+            if report.no_beacon:
+                self._acknowledgement.tell(cell, report.boot)
         else:
             self.received.take_late(key, report.has_older, payload)
 

@@ -4,6 +4,7 @@
     12  u32  seq: counts this boot's reports; (node, boot, seq) names a report for ever
     16  u8   members pooled (low nibble, bit = corner) | members that said they have no reading (high nibble)
     17  u8   exchanges (high nibble) | 1 readings follow | 2 this node holds older reports that nobody acknowledged
+             | 4 it heard no beacon of this cycle: no beacon's bit acknowledges this report
     18  u8   members with absence bytes (low nibble)
     19  u8[] absence bytes: one per exchange for each such member, by corner
      -  i16[] readings, ccel: one for each member pooled, by corner          when flagged
@@ -28,6 +29,7 @@ _SIZE = const(19)
 _CORNERS = const(4)
 # Beside HAS_READING.
 HAS_OLDER = const(2)
+NO_BEACON = const(4)
 # Where boot, seq and flags stand.
 _BOOT = const(8)
 _SEQ = const(12)
@@ -66,10 +68,15 @@ def pack(head: bytes, boot: int, seq: int, block, features) -> bytes:
     return head + struct.pack(_BODY, boot, seq, masks, flags, with_absence) + tail + bytes(features)
 
 
-def marked(data: bytes, has_older: bool) -> bytes:
-    """The same report of a node that holds older ones, or none."""
-    flags = data[_FLAGS] & ~HAS_OLDER | (HAS_OLDER if has_older else 0)
+def marked(data: bytes, mark: int, is_so: bool) -> bytes:
+    """The same report with a mark, HAS_OLDER or NO_BEACON, or without it."""
+    flags = data[_FLAGS] & ~mark | (mark if is_so else 0)
     return data[:_FLAGS] + bytes((flags,)) + data[_FLAGS + 1 :]
+
+
+def has_mark(data: bytes, mark: int) -> bool:
+    """Whether a report has a mark."""
+    return bool(data[_FLAGS] & mark)
 
 
 class Report:
@@ -83,9 +90,12 @@ class Report:
         readings: per corner int16 ccel or None.
         features: uint8 per channel; empty when nothing was pooled.
         has_older: older reports of this start wait for an acknowledgement.
+        no_beacon: its node heard no beacon of this cycle, and has to be told of it by name.
     """
 
-    __slots__ = ("absence", "boot", "exchanges", "features", "has_older", "no_reading", "pooled", "readings", "seq")
+    __slots__ = (
+        "absence", "boot", "exchanges", "features", "has_older", "no_beacon", "no_reading", "pooled", "readings", "seq"
+    )
 
     def __init__(self, frame) -> None:
         """Raises ValueError for a frame that is no well-formed report."""
@@ -93,7 +103,7 @@ class Report:
             raise ValueError("no report frame")
         self.boot, self.seq, masks, flags, with_absence = struct.unpack_from(_BODY, frame, HEADER_SIZE)
         self.pooled, self.no_reading, self.exchanges = masks & 15, masks >> 4, flags >> 4
-        self.has_older = bool(flags & HAS_OLDER)
+        self.has_older, self.no_beacon = bool(flags & HAS_OLDER), bool(flags & NO_BEACON)
         at = _SIZE
         none = (0,) * self.exchanges
         self.absence = [none] * _CORNERS

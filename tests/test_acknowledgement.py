@@ -93,12 +93,23 @@ def test_a_block_is_acknowledged_by_name_while_an_earlier_report_of_its_owner_is
     """It may be of the very same cycle, and the beacon's bit would confirm it."""
     site = gateway()
     site.start_cycle(0)
-    older = report.marked(report_of((0, 0), 0, 0b1111, seq=2), True)
+    older = report.marked(report_of((0, 0), 0, 0b1111, seq=2), report.HAS_OLDER, True)
     site.on_message(name_of((0, 0)), older)
     say(site, (0, 2), 0, 0b0101)
     site.settle(site.poll(1), True)
     assert {(0, 0): [2]} == acknowledged(site)
     assert [False, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
+
+
+def test_a_node_that_heard_no_beacon_of_the_cycle_is_told_by_name_and_the_others_of_its_block_are_not():
+    site = gateway()
+    site.start_cycle(0)
+    site.on_message(name_of((0, 0)), report.marked(report_of((0, 0), 0, 0b0011, seq=4), report.NO_BEACON, True))
+    say(site, (1, 0), 0, 0b1100)
+    say(site, (0, 2), 0, 0b0101)
+    site.settle(site.poll(1), True)
+    assert {(0, 0): [1, 2, 3, 4]} == acknowledged(site)
+    assert [True, True] == acked_blocks(site.start_cycle(TIMING.period_ms))
 
 
 def test_a_block_is_not_acknowledged_while_a_report_is_lacking_of_a_node_that_another_one_pooled():

@@ -14,6 +14,33 @@ from protocol.health import COUNTERS, COUNTERS_LEAST
 
 LEAVES = ("up", "state", "about", "health")
 
+# Which number a cycle has
+
+
+def opened(site, now_ms):
+    return beacon_fields(site.start_cycle(now_ms)).cycle
+
+
+def test_cycles_that_open_once_a_period_are_numbered_one_by_one_however_much_earlier_or_later():
+    site = gateway()
+    shifts_ms = [0, -3, 5, TIMING.period_ms - 4, 40, 0, -3]
+    assert [*range(7)] == [opened(site, cycle * TIMING.period_ms + shift) for cycle, shift in enumerate(shifts_ms)]
+
+
+@pytest.mark.parametrize("periods", [2, 3, 7, 1000])
+def test_the_first_cycle_after_a_time_without_one_has_a_number_that_no_node_came_to_by_its_own_clock(periods):
+    site = gateway()
+    still_ms = periods * TIMING.period_ms + TIMING.period_ms // 2
+    numbers = [opened(site, now_ms) for now_ms in (0, still_ms, still_ms + TIMING.period_ms)]
+    assert [0, periods + 1, periods + 2] == numbers
+
+
+def test_numbers_do_not_fall_behind_the_clock_of_nodes_that_hear_no_beacon():
+    site = gateway()
+    for now_ms in range(0, 60 * TIMING.period_ms, 3 * TIMING.period_ms // 2):
+        assert opened(site, now_ms) >= now_ms // TIMING.period_ms
+
+
 # What is taken in
 
 

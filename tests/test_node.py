@@ -432,13 +432,18 @@ def test_a_beacon_confirms_the_report_of_the_one_cycle_that_it_speaks_of():
     assert [1, 3] == [found.seq for found in reports_in(bench.hear(beacon_of(9)))]
 
 
-def test_of_two_reports_of_one_cycle_a_beacon_confirms_the_first():
-    """A node that ran ahead by its own clock enters a cycle once more when the beacon comes."""
+def test_no_beacon_confirms_the_report_of_a_cycle_whose_beacon_the_node_did_not_hear():
+    """It was alone, by its own clock, and the gateway gave the number to a cycle of its own when it was back."""
     bench = reporting_bench([5])
-    again = report.pack(head_of(frame.REPORT, (0, 0), 5), bench.node.boot, 2, Nothing(), b"")
-    bench.node.tell_gateway(again)
-    bench.poll()
-    assert [2] == [found.seq for found in reports_in(bench.hear(beacon_of(6, acked=[(0, 0)])))]
+    bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 1, ()))
+    bench.wait(3 * PERIOD_MS)
+    bench.hear(*[no_reading_of(cell, 8) for cell in [(0, 1), (1, 0), (1, 1)]])
+    bench.wait(PERIOD_MS)
+    bench.hear(beacon_of(8, acked_cycle=5))
+    bench.hear(*[no_reading_of(cell, 8) for cell in [(0, 1), (1, 0), (1, 1)]])
+    assert [(1, False), (2, True), (3, False)] == [(found.seq, found.no_beacon) for found in reports_in(bench.said)]
+    bench.hear(beacon_of(9, acked=[(0, 0)]))
+    assert [2] == [Report(told).seq for told in bench.node.ring]
 
 
 def test_what_lies_beyond_the_beacon_is_said_again_too():

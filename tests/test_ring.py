@@ -64,9 +64,12 @@ def test_nothing_else_is_an_acknowledgement():
     assert not any(map(report.is_ack, (report_of(1), *itertools.repeat(HEAD, 1))))
 
 
-def test_a_report_says_that_older_ones_wait_and_is_else_the_same():
-    plain, older = report.Report(report_of(7)), report.Report(report.marked(report_of(7), True))
-    assert (False, True) == (plain.has_older, older.has_older)
-    assert report_of(7) == report.marked(report.marked(report_of(7), True), False)
-    said = [[getattr(found, name) for name in found.__slots__ if name != "has_older"] for found in (plain, older)]
-    assert said[0] == said[1]
+@pytest.mark.parametrize(("mark", "name"), [(report.HAS_OLDER, "has_older"), (report.NO_BEACON, "no_beacon")])
+def test_a_report_bears_a_mark_and_is_else_the_same(mark, name):
+    data = report.marked(report_of(7), mark, True)
+    plain, marked = report.Report(report_of(7)), report.Report(data)
+    assert (False, True) == (getattr(plain, name), getattr(marked, name))
+    assert (False, True) == (report.has_mark(report_of(7), mark), report.has_mark(data, mark))
+    assert report_of(7) == report.marked(data, mark, False)
+    others = [[getattr(found, other) for other in found.__slots__ if other != name] for found in (plain, marked)]
+    assert others[0] == others[1]

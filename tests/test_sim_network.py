@@ -29,6 +29,13 @@ def test_every_promise_holds_on_a_small_site_in_each_scenario(scenario, seed):
     assert summary["nodes"] == summary["filters"]["confirmed"]
 
 
+def test_a_gateway_that_stood_still_gives_no_number_to_two_passes_of_the_mesh():
+    """What both came to would be put together in one cycle, and differ from what the twin makes of it, as with 55."""
+    summary = run(Plan(55, "stalls", rows=5, cols=5))
+    assert [] == summary["broken"], "\n".join(lines(summary))
+    assert summary["faults"]["gateway stalls"]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(seed):
     first, again, other = (run(Plan(number, "chaos", **SMALL)) for number in (seed, seed, seed + 1))
     for summary in (first, again):

@@ -43,7 +43,7 @@ class Block:
 def made(cell, seq, cycle, has_older=False):
     head = frame.header(frame.REPORT, *cell, RUN, cycle, 1)
     data = report.pack(head, BOOT, seq, Block, b"\x05")
-    return report.marked(data, has_older)
+    return report.marked(data, report.HAS_OLDER, has_older)
 
 
 def spoken_beacon(cycle, acked, blocks):
@@ -173,8 +173,9 @@ def test_what_a_start_made_behind_its_last_stored_report_is_silent_once_another_
     assert (0, 0, 0) == counts(story.judge())
 
 
-def test_of_two_reports_of_one_cycle_a_bit_speaks_of_the_first(story):
-    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), made(FIRST, 9, 2))
+def test_a_bit_speaks_of_no_report_whose_node_heard_no_beacon(story):
+    blind = report.marked(made(FIRST, 9, 2), report.NO_BEACON, True)
+    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), blind)
     assert story.said.made.keys() - story.said.told().keys() == {
         Key(FIRST, BOOT, 6),
         Key(FIRST, BOOT, 9),

@@ -30,6 +30,7 @@ class Scenario:
         partitions: chance that a part of the site is cut off from the rest, gateway included, for some cycles.
         reboots: chance, for each node, that it is reset.
         gateway_restarts, broker_restarts: chances; a broker forgets what it retained.
+        stalls: chance that the gateway stands still for a while, and goes on with what came meanwhile.
         disks: chance that the gateway's disk takes nothing for a while.
         strikes: share of the nodes that are reset while they work on a wave, at any of its steps.
         copies: how often nodes in mode event say what matters (firmware/watch.py).
@@ -49,6 +50,7 @@ class Scenario:
     reboots: float = 0.0
     gateway_restarts: float = 0.0
     broker_restarts: float = 0.0
+    stalls: float = 0.0
     disks: float = 0.0
     strikes: float = 0.0
     copies: int = 0
@@ -60,6 +62,7 @@ SCENARIOS = {
     "bursts": Scenario(bursts=0.002, jitter_ms=20),
     "partition": Scenario(partitions=0.15, jitter_ms=10),
     "reboots": Scenario(reboots=0.01, gateway_restarts=0.05, broker_restarts=0.05, strikes=0.15, jitter_ms=10),
+    "stalls": Scenario(lost=0.02, partitions=0.1, reboots=0.002, stalls=0.15, jitter_ms=10),
     "loss10": Scenario(lost_in_mesh=0.1, copies=2),
     "loss30": Scenario(lost_in_mesh=0.3, copies=4),
     "chaos": Scenario(
@@ -74,6 +77,7 @@ SCENARIOS = {
         reboots=0.005,
         gateway_restarts=0.03,
         broker_restarts=0.03,
+        stalls=0.03,
         disks=0.05,
         strikes=0.1,
     ),

@@ -6,6 +6,7 @@ It joins Gateway, Store, Recorder and Rollouts as tools/gateway.py does. What a 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class GatewayShell:
         newest: the highest version that it ever handed out.
         copies: as in protocol/beacon.py, to be set before the first `start`.
         is_up: it runs.
+        stands_still: it runs, and does nothing at present.
         connected: to the broker.
         wave: the signed set that its connection publishes again each time, b"" before the first.
         reports: payloads of reports, and of states in mode event, that came in since the cycle opened.
@@ -88,7 +90,8 @@ class GatewayShell:
         self._recorder: Recorder
         self.gateway: Gateway
         self._disk_fails = self._wants_push = self._is_dirty = False
-        self.is_up = self.connected = False
+        self.is_up = self.connected = self.stands_still = False
+        self._postponed: list[Callable[[], None]] = []
         self.wave = b""
         self.postponed = 0
         self.reports: list[bytes] = []
@@ -140,8 +143,21 @@ class GatewayShell:
 
     def stop(self) -> None:
         """The process ends; the broker forgets its connection."""
-        self.is_up = self.connected = self._is_dirty = False
+        self.is_up = self.connected = self.stands_still = self._is_dirty = False
+        self._postponed.clear()
         self._open.close()
+
+    def stand_still(self) -> None:
+        """Do nothing from now on, neither what is due nor with what comes in."""
+        self.stands_still = True
+
+    def go_on(self) -> None:
+        """Do what was due meanwhile, one cycle's opening at most, and take in what came, in the order of time."""
+        self.stands_still = False
+        postponed, self._postponed = self._postponed, []
+        for action in postponed:
+            action()
+        self.settle()
 
     def ask_push(self) -> None:
         """Order a new version before the next cycle that opens, or as soon after as the store takes it."""
@@ -149,7 +165,9 @@ class GatewayShell:
 
     def take(self, name: str, payload: bytes) -> None:
         """A message comes in."""
-        if self.is_up and self.connected:
+        if self.stands_still:
+            self._postponed.append(partial(self.take, name, payload))
+        elif self.is_up and self.connected:
             if frame.kind_of(payload) in (frame.REPORT, frame.STATE):
                 self.reports.append(payload)
             self._in_run(self.gateway.run, self.gateway.on_message, name, payload)
@@ -169,7 +187,9 @@ class GatewayShell:
 
     def _in_run(self, run: int, action: Callable[..., object], *arguments: Any) -> None:
         """Do something unless the run that it belongs to is over."""
-        if self.is_up and run == self.gateway.run:
+        if self.stands_still:
+            self._postponed.append(partial(self._in_run, run, action, *arguments))
+        elif self.is_up and run == self.gateway.run:
             try:
                 action(*arguments)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""The faults that strike parts, not messages: cuts, resets of nodes, restarts of gateway and broker, a bad disk."""
+"""The faults that strike parts, not messages: cuts, resets, restarts, a gateway that stands still, a bad disk."""
 
 import random
 from collections import Counter
@@ -14,6 +14,7 @@ from sim.network.node_shell import NodeShell
 RESET_MS_MIN, RESET_MS_MAX = 200, 60_000
 GATEWAY_MS_MIN, GATEWAY_MS_MAX = 500, 45_000
 BROKER_MS_MIN, BROKER_MS_MAX = 200, 15_000
+STALL_MS_MIN, STALL_MS_MAX = 1_000, 90_000
 CUT_MS_MIN, CUT_MS_MAX = 1_000, 60_000
 DISK_MS_MIN, DISK_MS_MAX = 1_000, 60_000
 # The proof of a set takes a node some 600 steps, the pieces come before; a strike hits one of them.
@@ -24,7 +25,7 @@ class Trouble:
     """What strikes when.
 
     Attributes:
-        counts: resets, strikes, cuts, restarts, disk faults so far.
+        counts: resets, strikes, cuts, restarts, stalls, disk faults so far.
     """
 
     def __init__(self, scenario: Scenario, network: Network, source: random.Random):
@@ -45,6 +46,8 @@ class Trouble:
             self._at_any_time(period_ms, self._restart_gateway)
         if draw.random() < scenario.broker_restarts:
             self._at_any_time(period_ms, self._restart_broker)
+        if draw.random() < scenario.stalls:
+            self._at_any_time(period_ms, self._stall_gateway)
         if draw.random() < scenario.disks:
             self._at_any_time(period_ms, self._fail_disk)
 
@@ -69,6 +72,7 @@ class Trouble:
         self._network.links.troubled = False
         self._network.cut(frozenset())
         self._network.gateway.disk_fails = False
+        self._network.gateway.go_on()
         for shell in self._network.shells.values():
             shell.steps_left = -1
 
@@ -93,6 +97,16 @@ class Trouble:
         self._network.journal.event(self._network.clock.now_ms, "gateway down", down_ms=down_ms)
         gateway.stop()
         self._network.clock.after(down_ms, gateway.start)
+
+    def _stall_gateway(self) -> None:
+        gateway, clock = self._network.gateway, self._network.clock
+        if not gateway.is_up or gateway.stands_still:
+            return
+        self.counts["gateway stalls"] += 1
+        still_ms = self._random.randint(STALL_MS_MIN, STALL_MS_MAX)
+        self._network.journal.event(clock.now_ms, "gateway stands still", still_ms=still_ms)
+        gateway.stand_still()
+        clock.after(still_ms, gateway.go_on)
 
     def _restart_broker(self) -> None:
         if self._network.is_up:
