@@ -79,11 +79,7 @@ class Listener:
         Raises:
             TrialError: they were not in time.
         """
-        deadline = time.monotonic() + START_S_MAX
-        while len(self.ready) < count:
-            if time.monotonic() > deadline:
-                raise TrialError(f"{count - len(self.ready)} of {count} nodes did not become ready")
-            time.sleep(_LOOK_S)
+        wait(lambda: len(self.ready) >= count, lambda: f"{count} nodes are ready, not {len(self.ready)}", START_S_MAX)
 
     def _hear(self, name: str, payload: bytes) -> None:
         if payload == b"ready":
@@ -92,8 +88,8 @@ class Listener:
             self._note(name, payload)
 
 
-def wait(is_done: Callable[[], Any], what: str, s_max: float) -> None:
-    """Wait until something holds.
+def wait(is_done: Callable[[], Any], what: str | Callable[[], str], s_max: float) -> None:
+    """Wait until something holds; `what`: in words, or what gives them once the time is over.
 
     Raises:
         TrialError: it does not in time.
@@ -101,7 +97,7 @@ def wait(is_done: Callable[[], Any], what: str, s_max: float) -> None:
     deadline = time.monotonic() + s_max
     while not is_done():
         if time.monotonic() > deadline:
-            raise TrialError(f"waited {s_max:g} s in vain: {what}")
+            raise TrialError(f"waited {s_max:g} s in vain: {what() if callable(what) else what}")
         time.sleep(_LOOK_S)
 
 
