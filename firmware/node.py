@@ -290,8 +290,8 @@ class Node:
             is_of_run = frame.run_of(told) == latest.run & 0xFF
             is_spoken_of = is_of_run and cycle == latest.acked_cycle
             if is_acked and is_spoken_of and not (is_report and report.has_mark(told, report.NO_BEACON)):
-                continue
-            if is_of_run or is_report:  # nobody asks for another run's states
+                is_acked = not is_report  # of two reports of one cycle it confirms the first
+            elif is_of_run or is_report:  # nobody asks for another run's states
                 is_open = is_of_run and latest.acked_cycle < cycle <= latest.cycle
                 if is_report and repeats and not is_open:  # a mode tells its state anew itself
                     repeats -= 1

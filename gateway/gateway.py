@@ -35,8 +35,10 @@ from protocol.report import Report
 ABOUT_SIZE_MAX = 1024
 # Nodes of older releases have fewer counters.
 HEALTH_SIZES = range(4 * COUNTERS_LEAST, 4 * COUNTERS + 1, 4)
-# A mesh on its own is believed so many cycles ahead of the one opened last: where the gateway stalled, not restarted.
+# A mesh on its own is believed so many cycles ahead of the one opened last.
 AHEAD_MAX = 100
+# After three periods without a beacon nodes go on by their own clocks (firmware/node.py), which may be fast.
+ALONE_PERIODS = 2.5
 # Frames carry the low half of a version: nobody can speak of one that is further ahead.
 VERSIONS_AHEAD_MAX = 0x7FFF
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
@@ -87,7 +89,7 @@ class Gateway:
 
     Attributes:
         site, model, run: what it serves, with what, since which start.
-        next_cycle: the number that the next cycle gets at least; higher where periods went by without one.
+        next_cycle: the number that the next cycle gets at least; higher where nodes went on without one.
         states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
         holdings: what each node said last of its filters.
         rollout: the latest new model on its way, None before the first.
@@ -145,7 +147,7 @@ class Gateway:
         self._node_states = States(site)
         self._reports: Reports | None = None
         self._acknowledgement = Acknowledgement(site)
-        self._anchor: tuple[int, int] | None = None
+        self._opened: tuple[int, int] | None = None  # which cycle was opened last, and when, ms
         self._due_ms = 0
         self._believed_end = AHEAD_MAX
         self._named: set[Cell] = set()
@@ -195,7 +197,7 @@ class Gateway:
             now_ms: monotonic ms, of any origin, not wrapping.
         """
         cycle = self._number(now_ms)
-        self.next_cycle = cycle + 1
+        self._opened, self.next_cycle = (cycle, now_ms), cycle + 1
         self._believed_end = self.next_cycle + AHEAD_MAX
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
@@ -280,16 +282,13 @@ class Gateway:
         return self._due_ms
 
     def _number(self, now_ms: int) -> int:
-        """The next cycle's number: never one that a mesh without beacons has come to by its own clock.
+        """The next cycle's number: behind those that nodes came to by their own clocks since the last beacon.
 
-        Reports of that cycle may still be on their way, and would be taken for those of the one that opens.
+        Reports of theirs may still be on their way, and would be taken for those of the cycle that opens.
         """
-        number, counted_ms = self._anchor or (self.next_cycle, now_ms)
-        due = number + (now_ms - counted_ms) // self._timing.period_ms
-        cycle = due + 1 if due > self.next_cycle else self.next_cycle
-        if cycle > due or self._anchor is None:
-            self._anchor = cycle, now_ms
-        return cycle
+        number, opened_ms = self._opened or (self.next_cycle, now_ms)
+        periods = (now_ms - opened_ms) / self._timing.period_ms
+        return self.next_cycle if periods < ALONE_PERIODS else max(self.next_cycle, number + int(periods) + 1)
 
     def _follow_rollout(self) -> int:
         """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""

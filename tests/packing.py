@@ -36,7 +36,9 @@ def pack(fields):
         return frame.filters(head, fields["highest"], PHASES.index(fields["phase"]), fields["refused"])
     if kind == "report":
         block = gathered(fields)
-        return report.pack(head, fields["boot"], fields["seq"], block, block.features())
+        data = report.pack(head, fields["boot"], fields["seq"], block, block.features())
+        data = report.marked(data, report.HAS_OLDER, fields.get("has_older", False))
+        return report.marked(data, report.NO_BEACON, fields.get("no_beacon", False))
     return head
 
 

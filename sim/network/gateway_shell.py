@@ -165,13 +165,8 @@ class GatewayShell:
 
     def take(self, name: str, payload: bytes) -> None:
         """A message comes in."""
-        if self.stands_still:
-            self._postponed.append(partial(self.take, name, payload))
-        elif self.is_up and self.connected:
-            if frame.kind_of(payload) in (frame.REPORT, frame.STATE):
-                self.reports.append(payload)
-            self._in_run(self.gateway.run, self.gateway.on_message, name, payload)
-            self._is_dirty = True
+        if self.is_up and self.connected:
+            self._in_run(self.gateway.run, self._take, name, payload)
 
     def settle(self) -> None:
         """Look at what came in, at the end of a ms."""
@@ -194,6 +189,12 @@ class GatewayShell:
                 action(*arguments)
             except Exception as error:
                 self.on_fault(error)
+
+    def _take(self, name: str, payload: bytes) -> None:
+        self._is_dirty = True
+        if frame.kind_of(payload) in (frame.REPORT, frame.STATE):
+            self.reports.append(payload)
+        self.gateway.on_message(name, payload)
 
     def _open_cycle(self) -> None:
         self._look()

@@ -174,9 +174,9 @@ def _beacons() -> list[tuple[str, Fields]]:
 
 
 def _reports() -> list[tuple[str, Fields]]:
-    def fields(exchanges: int, members: list[Any]) -> Fields:
+    def fields(exchanges: int, members: list[Any], **marks: bool) -> Fields:
         numbers = {"boot": 0xDEADBEEF, "seq": 2**32 - 2, "exchanges": exchanges}
-        return {"kind": "report", **_HEADER, **numbers, "members": members}
+        return {"kind": "report", **_HEADER, **numbers, **marks, "members": members}
 
     def unit(absence: list[int], reading_ccel: int | None, activations: list[int]) -> Fields:
         return {"absence": absence, "reading_ccel": reading_ccel, "activations": activations}
@@ -191,6 +191,8 @@ def _reports() -> list[tuple[str, Fields]]:
         ("one member's reading is not known, so none is sent", fields(1, unsure)),
         ("nobody in the block has a reading", fields(2, ["no_reading", None, "no_reading", "no_reading"])),
         ("the longest report", fields(4, full)),
+        ("older ones wait", fields(2, quiet, has_older=True)),
+        ("no beacon of the cycle was heard, and older ones wait", fields(2, heard, has_older=True, no_beacon=True)),
     ]
 
 

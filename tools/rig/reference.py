@@ -161,7 +161,8 @@ def report(fields: Fields) -> bytes:
     sends_readings = None not in readings
     frame = header(fields) + u32(fields["boot"]) + u32(fields["seq"])
     frame += u8(sum(2**corner for corner in pooled) + 16 * sum(2**corner for corner in silent))
-    frame += u8(fields["exchanges"] * 16 + sends_readings * 1)
+    marks = [sends_readings, fields.get("has_older", False), fields.get("no_beacon", False)]
+    frame += u8(fields["exchanges"] * 16 + sum(2**bit for bit in range(3) if marks[bit]))
     frame += u8(sum(2**corner for corner in absent))
     for corner in absent:
         frame += bytes(members[corner]["absence"])

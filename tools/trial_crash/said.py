@@ -60,13 +60,17 @@ class Said:
     def told(self) -> dict[Key, Cycle]:
         """The reports whose node was told that they are stored; by which beacon's cycle at the latest they were.
 
-        A bit speaks of none whose node heard no beacon of its cycle.
+        A bit speaks of none whose node heard no beacon of its cycle; of two others of one cycle and node, of the first.
         """
         found: dict[Key, Cycle] = {}
-        for key, (cycle, said) in self.made.items():
+        first: set[tuple[Cell, int, Cycle]] = set()
+        for key, (cycle, said) in sorted(self.made.items()):
+            if report.has_mark(said, report.NO_BEACON):
+                continue
             by, data = self.bits.get(cycle, ((0, 0), b""))
-            is_blind = report.has_mark(said, report.NO_BEACON)
-            if data and not is_blind and beacon.acknowledged(data, *block_of(key.cell)):
+            is_first = (key.cell, key.boot, cycle) not in first
+            first.add((key.cell, key.boot, cycle))
+            if data and is_first and beacon.acknowledged(data, *block_of(key.cell)):
                 found[key] = by
         return found
 
