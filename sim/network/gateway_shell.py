@@ -91,7 +91,7 @@ class GatewayShell:
         self.gateway: Gateway
         self._disk_fails = self._wants_push = self._is_dirty = False
         self.is_up = self.connected = self.stands_still = False
-        self._postponed: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []
         self.wave = b""
         self.postponed = 0
         self.reports: list[bytes] = []
@@ -144,7 +144,7 @@ class GatewayShell:
     def stop(self) -> None:
         """The process ends; the broker forgets its connection."""
         self.is_up = self.connected = self.stands_still = self._is_dirty = False
-        self._postponed.clear()
+        self._waiting.clear()
         self._open.close()
 
     def stand_still(self) -> None:
@@ -154,8 +154,8 @@ class GatewayShell:
     def go_on(self) -> None:
         """Do what was due meanwhile, one cycle's opening at most, and take in what came, in the order of time."""
         self.stands_still = False
-        postponed, self._postponed = self._postponed, []
-        for action in postponed:
+        waiting, self._waiting = self._waiting, []
+        for action in waiting:
             action()
         self.settle()
 
@@ -181,9 +181,9 @@ class GatewayShell:
         return BEGIN_S + self._clock.now_ms / 1_000
 
     def _in_run(self, run: int, action: Callable[..., object], *arguments: Any) -> None:
-        """Do something unless the run that it belongs to is over."""
+        """Do something, once the gateway moves, unless the run that it belongs to is over."""
         if self.stands_still:
-            self._postponed.append(partial(self._in_run, run, action, *arguments))
+            self._waiting.append(partial(self._in_run, run, action, *arguments))
         elif self.is_up and run == self.gateway.run:
             try:
                 action(*arguments)
