@@ -80,7 +80,7 @@ def beside(shown):
 
 
 def test_every_outcome_is_in_the_store_before_the_next_beacon(store):
-    gateway, link, shown = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN), LinkToNobody(store), []
+    gateway, link, shown = Gateway(SITE, MODEL, Timing(60_000, 1, 1, 1), RUN), LinkToNobody(store), []
     service.serve(gateway, link, recorder_of(store), beside(shown), 0, 3)
     assert [(0, []), (1, [0]), (2, [0, 1])] == link.stored_at_beacon
     assert [0, 1, 2] == shown
@@ -88,7 +88,7 @@ def test_every_outcome_is_in_the_store_before_the_next_beacon(store):
 
 
 def test_cycles_are_decided_and_shown_though_the_store_takes_none(store):
-    gateway, link, shown = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN), LinkToNobody(store), []
+    gateway, link, shown = Gateway(SITE, MODEL, Timing(60_000, 1, 1, 1), RUN), LinkToNobody(store), []
     refuse_writes(store)
     recorder = recorder_of(store)
     service.serve(gateway, link, recorder, beside(shown), 0, 3)
@@ -341,7 +341,7 @@ def test_what_cannot_be_printed_is_said_once_and_stops_nothing(monkeypatch, capl
 def test_between_two_cycles_there_is_a_look_each_second_however_many_messages_come(store, monkeypatch):
     clock, looks = Ticking(), []
     monkeypatch.setattr("gateway.service.time", clock)
-    gateway = Gateway(SITE, MODEL, Timing(1, 1, 1, 1), RUN)
+    gateway = Gateway(SITE, MODEL, Timing(60_000, 1, 1, 1), RUN)
     beside = service.Beside(lambda outcome: None, lambda: looks.append(clock.now_s))
     service.serve(gateway, LinkInMessages(clock), recorder_of(store), beside, 10, 2)
     within = [at_s for at_s in looks if 0.1 < at_s < 10]
