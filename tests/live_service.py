@@ -172,7 +172,7 @@ class Service:
     def _on_beacon(self, data):
         now_ms, opened = time.monotonic_ns() // 1_000_000 % TICKS_PERIOD, beacon.unpack(data)
         if beacon.acknowledged(data, 0, 0):
-            self.acknowledged.append((opened.run, opened.cycle - 1))
+            self.acknowledged.append((opened.run, opened.acked_cycle))
         self._node.on_frame(data, now_ms)
         for destination, sent in self._node.poll(now_ms)[0]:
             if destination == TO_GATEWAY:

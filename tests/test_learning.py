@@ -64,7 +64,7 @@ class Bench:
     def __init__(self, store, plan=PLAN):
         active = store.active_model()
         self.store, self.published, self.stored = store, [], 0
-        self.gateway = Gateway(SITE, active.model, Timing(1, 1, 1, 1), 1)
+        self.gateway = Gateway(SITE, active.model, Timing(60_000, 1, 1, 1), 1)
         self.rollouts = Rollouts(store, self.gateway, self.published.append, KEY, lambda: NOON_S)
         self.rollouts.start(active)
         self.learner = Learner(store.path.parent, SITE, plan.cycles_max, THRESHOLD)
