@@ -17,6 +17,7 @@ from gateway import decision
 from gateway.acknowledgement import Acknowledgement
 from gateway.carried import EventAssembly, States
 from gateway.carried_reports import THRESHOLD_CCEL, ChangeAssembly, Reports
+from gateway.cycle_numbers import CycleNumbers
 from gateway.cycles import Assembly, Presence, Record, members_of
 from gateway.decision import Decision
 from gateway.exactness import Comparison, compare
@@ -35,10 +36,6 @@ from protocol.report import Report
 ABOUT_SIZE_MAX = 1024
 # Nodes of older releases have fewer counters.
 HEALTH_SIZES = range(4 * COUNTERS_LEAST, 4 * COUNTERS + 1, 4)
-# A mesh on its own is believed so many cycles ahead of the one opened last.
-AHEAD_MAX = 100
-# After three periods without a beacon nodes go on by their own clocks (firmware/node.py), which may be fast.
-ALONE_PERIODS = 2.5
 # Frames carry the low half of a version: nobody can speak of one that is further ahead.
 VERSIONS_AHEAD_MAX = 0x7FFF
 STATES = ("init", "ready", "sleeping", "disconnected", "lost")
@@ -89,7 +86,7 @@ class Gateway:
 
     Attributes:
         site, model, run: what it serves, with what, since which start.
-        next_cycle: the number that the next cycle gets at least; higher where nodes went on without one.
+        numbers: which number the next cycle has.
         states, about, health: the latest of each node: a word of STATES, JSON facts, counters uint32 [COUNTERS].
         holdings: what each node said last of its filters.
         rollout: the latest new model on its way, None before the first.
@@ -117,7 +114,7 @@ class Gateway:
         self.site = site
         self.model = model
         self.run = run
-        self.next_cycle = 0
+        self.numbers = CycleNumbers(timing.period_ms)
         self.states: dict[Cell, str] = {}
         self.about: dict[Cell, dict[str, Any]] = {}
         self.health: dict[Cell, NDArray[np.uint32]] = {}
@@ -147,9 +144,7 @@ class Gateway:
         self._node_states = States(site)
         self._reports: Reports | None = None
         self._acknowledgement = Acknowledgement(site)
-        self._opened: tuple[int, int] | None = None  # which cycle was opened last, and when, ms
         self._due_ms = 0
-        self._believed_end = AHEAD_MAX
         self._named: set[Cell] = set()
 
     def push(self, model: Model, data: bytes) -> None:
@@ -196,9 +191,7 @@ class Gateway:
         Args:
             now_ms: monotonic ms, of any origin, not wrapping.
         """
-        cycle = self._number(now_ms)
-        self._opened, self.next_cycle = (cycle, now_ms), cycle + 1
-        self._believed_end = self.next_cycle + AHEAD_MAX
+        cycle = self.numbers.open(now_ms)
         for cell in self.quarantine.start_cycle(now_ms):
             self.states.pop(cell, None)  # what it said of its connection meanwhile was dropped
             self._presence.offline[cell] = False
@@ -228,7 +221,7 @@ class Gateway:
 
     def ask_health(self) -> bytes:
         """A beacon that asks every node for its counters and opens no cycle."""
-        return self._beacon(max(self.next_cycle - 1, 0), beacon.WANT_HEALTH | beacon.OPENS_NOTHING)
+        return self._beacon(self.numbers.latest, beacon.WANT_HEALTH | beacon.OPENS_NOTHING)
 
     def on_message(self, name: str, payload: bytes) -> None:
         """Take in what a node published; never raises for what others sent."""
@@ -280,15 +273,6 @@ class Gateway:
     def due_ms(self) -> int:
         """When the open cycle's time is over."""
         return self._due_ms
-
-    def _number(self, now_ms: int) -> int:
-        """The next cycle's number: behind those that nodes came to by their own clocks since the last beacon.
-
-        Reports of theirs may still be on their way, and would be taken for those of the cycle that opens.
-        """
-        number, opened_ms = self._opened or (self.next_cycle, now_ms)
-        periods = (now_ms - opened_ms) / self._timing.period_ms
-        return self.next_cycle if periods < ALONE_PERIODS else max(self.next_cycle, number + int(periods) + 1)
 
     def _follow_rollout(self) -> int:
         """Switch to a model that is rolled out. Returns the beacon's flag that asks nodes what they hold, or 0."""
@@ -427,20 +411,20 @@ class Gateway:
         elif is_due and isinstance(assembly, EventAssembly):
             assembly.take_state(cell, state)
         elif not is_proof:
-            self.next_cycle = max(self.next_cycle, cycle + 1)
+            self.numbers.hear(cycle)
             self._fault("late_report", cell)
             self._node_states.take(cell, cycle, state)
             self._acknowledgement.on_late_state(cell, cycle)
 
     def _believed_cycle(self, cell: Cell, payload: bytes, name: str) -> int | None:
         """The cycle that a frame speaks of, None where it is not of this run or too far off; counts its traffic."""
-        cycle: int = frame.cycle_of(payload, max(self.next_cycle - 1, 0))
+        cycle: int = frame.cycle_of(payload, self.numbers.latest)
         self.traffic[name + "s"] += 1
         self.traffic[name + "_bytes"] += len(payload)
         if frame.run_of(payload) != self.run & 0xFF or cycle < 0:
             self._fault("other_run", cell)
             return None
-        if cycle >= self._believed_end:
+        if not self.numbers.believes(cycle):
             self._fault("too_far_ahead", cell)
             return None
         return cycle
@@ -463,7 +447,7 @@ class Gateway:
 
     def _on_other_cycle(self, cell: Cell, cycle: int, report: Report) -> None:
         """A report that is late, or of a mesh that went on by its own clock: then number on from there."""
-        self.next_cycle = max(self.next_cycle, cycle + 1)
+        self.numbers.hear(cycle)
         self._fault("late_report", cell)
         spoken_of = report.pooled | report.no_reading
         places = [place for corner, place in enumerate(members_of(cell)) if spoken_of >> corner & 1]

@@ -27,7 +27,7 @@ CYCLE_MESSAGES = 64
 CONNECTION_MESSAGES = 20
 CONNECTION_MS_MIN = 500
 CONNECTIONS_MAX = 60
-# A gateway that stood still finds what nodes said meanwhile, of so many cycles at most (gateway/gateway.py, AHEAD_MAX).
+# A gateway that stood still finds what nodes said meanwhile, of so many cycles at most (AHEAD_MAX, cycle_numbers.py).
 PERIODS_MAX = 100
 # Whole cycles in a row within the bounds, after which a node is listened to again.
 GOOD_CYCLES = 3

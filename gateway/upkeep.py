@@ -62,7 +62,7 @@ class Upkeep:
         rollout = gateway.rollout
         return {
             "run": gateway.run,
-            "cycle": gateway.next_cycle - 1,
+            "cycle": gateway.numbers.next - 1,
             "model": {"filters": gateway.model.filters.version, "head": gateway.model.head.revision},
             "rollout": rollout and {"filters": rollout.model.filters.version, "state": _state_of(rollout)},
             "nodes": {node_name(*cell): self._holding(cell) for cell in gateway.site.cells},

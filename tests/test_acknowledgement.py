@@ -6,8 +6,8 @@ import pytest
 from gateway_bench import VERSION, all_report, beacon_fields, gateway, name_of, report_of, say
 from mesh_in_memory import RUN, TIMING
 
+from gateway.cycle_numbers import AHEAD_MAX
 from gateway.cycles import GONE_CYCLES
-from gateway.gateway import AHEAD_MAX
 from gateway.received import Received, Reporter
 from protocol import beacon, report
 

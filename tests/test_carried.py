@@ -43,7 +43,7 @@ def restart(mesh, run):
     before = mesh.gateway
     mesh.gateway = Gateway(SITE, before.model, TIMING, run)
     mesh.gateway.mode, mesh.gateway.wants_proof = before.mode, before.wants_proof
-    mesh.gateway.next_cycle = before.next_cycle
+    mesh.gateway.numbers.next = before.numbers.next
 
 
 def is_carried(record):

@@ -169,7 +169,7 @@ def test_a_gateway_that_starts_again_is_told_every_state_and_no_value():
         mesh.run_cycle()
     kinds(mesh)
     again = Gateway(site, mesh.gateway.model, TIMING, RUN + 1)
-    again.mode, again.wants_proof, again.next_cycle = EVENT, True, mesh.gateway.next_cycle
+    again.mode, again.wants_proof, again.numbers.next = EVENT, True, mesh.gateway.numbers.next
     mesh.gateway = again
     assert_exact(mesh.run_cycle(), site)
     said = kinds(mesh)

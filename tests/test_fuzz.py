@@ -89,7 +89,7 @@ class NoisyMesh(MeshInMemory):
     def hear_noise(self, noise, rounds, messages=MESSAGES // ROUNDS):
         """So many cycles, with so many messages in each, at any instant."""
         for _ in range(rounds):
-            noise.cycle = self.gateway.next_cycle
+            noise.cycle = self.gateway.numbers.next
             for at in range(messages):
                 self.at(at * TIMING.period_ms // messages, lambda: self.deliver(*noise.message()))
             self.run_cycle()
@@ -223,7 +223,7 @@ def test_after_a_hundred_thousand_random_messages_a_mesh_of_real_nodes_is_exact(
         client = NoiseClient(real, noise)
         real.gateway._timing = HASTE
         for _ in range(MESSAGES // BATCH):
-            noise.cycle = real.gateway.next_cycle
+            noise.cycle = real.gateway.numbers.next
             client.publish(BATCH)
             real.run_cycle()
         client.close()

@@ -7,8 +7,9 @@ import pytest
 from gateway_bench import SITE, VERSION, all_report, beacon_fields, gateway, name_of, report_of, say
 from mesh_in_memory import RUN, TIMING, MeshInMemory, Perfect, Sensor, make_model, make_site
 
+from gateway.cycle_numbers import AHEAD_MAX
 from gateway.cycles import GONE_CYCLES
-from gateway.gateway import ABOUT_SIZE_MAX, AHEAD_MAX, Gateway
+from gateway.gateway import ABOUT_SIZE_MAX, Gateway
 from protocol import beacon
 from protocol.health import COUNTERS, COUNTERS_LEAST
 
@@ -315,7 +316,7 @@ def test_the_next_cycle_lies_behind_a_mesh_that_ran_on_alone():
 
 def test_a_report_of_the_past_turns_no_number_back():
     site = gateway()
-    site.next_cycle = 100
+    site.numbers.next = 100
     say(site, (0, 0), 41, 0b1111)
     assert 100 == beacon_fields(site.start_cycle(0)).cycle
 
@@ -324,32 +325,32 @@ def test_a_report_of_the_past_turns_no_number_back():
 def test_a_mesh_is_believed_a_hundred_cycles_ahead_and_no_further(ahead, next_cycle, fault):
     site = gateway()
     say(site, (0, 0), AHEAD_MAX + ahead, 0b1111)
-    assert (next_cycle, {fault: 1}) == (site.next_cycle, site.faults)
+    assert (next_cycle, {fault: 1}) == (site.numbers.next, site.faults)
 
 
 def test_many_reports_of_one_cycle_move_the_number_no_further_than_one():
     site = gateway()
     for _ in range(5):
-        say(site, (0, 0), site.next_cycle + AHEAD_MAX - 1, 0b1111)
-    assert (AHEAD_MAX, 4) == (site.next_cycle, site.faults["too_far_ahead"])
+        say(site, (0, 0), site.numbers.next + AHEAD_MAX - 1, 0b1111)
+    assert (AHEAD_MAX, 4) == (site.numbers.next, site.faults["too_far_ahead"])
     site.start_cycle(0)
     say(site, (0, 0), 2 * AHEAD_MAX, 0b1111)
-    assert 2 * AHEAD_MAX + 1 == site.next_cycle
+    assert 2 * AHEAD_MAX + 1 == site.numbers.next
 
 
 def test_numbers_above_the_low_half_are_taken_as_the_nearest():
     site = gateway()
-    site.next_cycle = 65_530
+    site.numbers.next = 65_530
     site.start_cycle(0)
     say(site, (0, 0), 65_540, 0b1111)
-    assert 65_541 == site.next_cycle
+    assert 65_541 == site.numbers.next
 
 
 def test_reports_from_the_future_never_leave_the_gateway_without_a_number():
     """Forged ones, that is: each lies as far ahead as a header can tell."""
     site = gateway()
     for _ in range(400):
-        say(site, (0, 0), site.next_cycle + 32_766, 0b0001)
+        say(site, (0, 0), site.numbers.next + 32_766, 0b0001)
     assert {"too_far_ahead": 400} == site.faults
     assert 0 == beacon_fields(site.start_cycle(0)).cycle
 
@@ -397,12 +398,12 @@ def test_the_beacon_says_what_a_cycle_needs():
 def test_asking_for_health_opens_no_cycle_here_or_there():
     mesh = MeshInMemory(SITE, make_model("lean", SITE), {cell: Sensor([2200] * 9) for cell in SITE.cells}, Perfect())
     mesh.run_cycle()
-    before = mesh.gateway.next_cycle
+    before = mesh.gateway.numbers.next
     mesh._spread(mesh.nodes, mesh.gateway.ask_health())
     mesh.sent.clear()
     mesh.run_alone(1_000)
     assert [] == mesh.sent
-    assert (before, None) == (mesh.gateway.next_cycle, mesh.gateway.poll(mesh.now_ms))
+    assert (before, None) == (mesh.gateway.numbers.next, mesh.gateway.poll(mesh.now_ms))
     assert all(node.health_wanted and node.cycle == 0 for node in mesh.nodes.values())
     outcome = mesh.run_cycle()
     assert (1, 0) == (outcome.record.cycle, outcome.record.late)

@@ -180,7 +180,7 @@ def is_exact(outcome):
 def test_a_gateway_that_starts_again_is_told_every_block_and_no_word():
     mesh = still_mesh()
     again = Gateway(SITE, mesh.gateway.model, TIMING, RUN + 1)
-    again.mode, again.wants_proof, again.next_cycle = beacon.MODE_CHANGE, True, mesh.gateway.next_cycle
+    again.mode, again.wants_proof, again.numbers.next = beacon.MODE_CHANGE, True, mesh.gateway.numbers.next
     mesh.gateway = again
     assert is_exact(mesh.run_cycle())
     assert {"report": len(SITE.blocks)} == kinds(mesh)

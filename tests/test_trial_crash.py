@@ -173,12 +173,22 @@ def test_what_a_start_made_behind_its_last_stored_report_is_silent_once_another_
     assert (0, 0, 0) == counts(story.judge())
 
 
-def test_a_bit_speaks_of_no_report_whose_node_heard_no_beacon(story):
-    blind = report.marked(made(FIRST, 9, 2), report.NO_BEACON, True)
-    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), blind)
+def test_of_two_reports_of_one_cycle_a_bit_speaks_of_the_first(story):
+    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), made(FIRST, 9, 2))
     assert story.said.made.keys() - story.said.told().keys() == {
         Key(FIRST, BOOT, 6),
         Key(FIRST, BOOT, 9),
+        *(Key(SECOND, BOOT, seq) for seq in range(1, 7)),
+    }
+
+
+def test_a_bit_speaks_of_no_report_whose_node_heard_no_beacon(story):
+    blind = report.marked(made(FIRST, 3, 2), report.NO_BEACON, True)
+    story.said.made[Key(FIRST, BOOT, 3)] = Made((RUN, 2), blind)
+    story.said.made[Key(FIRST, BOOT, 9)] = Made((RUN, 2), made(FIRST, 9, 2))
+    assert story.said.made.keys() - story.said.told().keys() == {
+        Key(FIRST, BOOT, 3),
+        Key(FIRST, BOOT, 6),
         *(Key(SECOND, BOOT, seq) for seq in range(1, 7)),
     }
 
