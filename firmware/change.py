@@ -52,6 +52,7 @@ class Change:
         """A cycle begins, its sensor was read."""
         node = self._node
         if self._filters is not node.wave.active:
+            self._filters = None  # it leaves its room to what comes
             self._change_filters()
         if self._run != node.run:
             self._run = node.run

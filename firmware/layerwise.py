@@ -38,6 +38,7 @@ class Layerwise:
         """A cycle begins, its sensor was read: tell the neighbours, start collecting."""
         node = self._node
         if self._filters is not node.wave.active:
+            self._filters = self._block = None  # they leave their room to what comes
             self._change_filters()
         self._neighbours.start_cycle()
         self._block.start_gathering()

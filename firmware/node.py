@@ -118,8 +118,12 @@ class Node:
             self.wave.news |= NEIGHBOURS  # those that missed it may hear of it now
         elif self.wave.stray >= STRAY_CYCLES:
             self.wave.go_back()
-        self._start_cycle(run, cycle, now_ms)
-        self.mode.begin()
+        try:
+            self._start_cycle(run, cycle, now_ms)
+            self.mode.begin()
+        except MemoryError:
+            self.state = IDLE  # a cycle that has half begun would speak of the old set's values as the new one's
+            raise
         if self._early:
             self._feed_early(now_ms)
 
@@ -141,7 +145,7 @@ class Node:
         mode = self.beacon.flags & beacon.MODE_MASK
         if mode == beacon.MODE_EVENT and not self.wave.active.has_sign():
             mode = beacon.MODE_ALWAYS
-        if mode != self._in_mode:
+        if mode != self._in_mode or not self.mode:
             self._in_mode = mode
             self._open_mode()
 
@@ -190,8 +194,13 @@ class Node:
         """Take in a frame from any topic: bytes, bytearray or memoryview. Never raises for what others sent."""
         kind = frame.kind_of(data)
         if kind == frame.BEACON:
-            if self._on_beacon(data, now_ms):
-                latest = self.beacon
+            # One after the other, for a node has no room for the code of both at once.
+            latest = self.beacon
+            is_new_cycle = self._on_beacon(data, now_ms)
+            if self.ring and latest is not self.beacon:
+                self._go_through_ring(data)
+            latest = self.beacon
+            if is_new_cycle:
                 self.enter(latest.run, latest.cycle, latest.version, now_ms)
         elif kind == 0 or kind == frame.REPORT:
             self.trace.fault(MALFORMED)
@@ -232,15 +241,13 @@ class Node:
         last_cycle, self._told_cycle = self._told_cycle, latest.cycle
         if before is None or before.run != latest.run:
             self.wave.stray = 0
-            self._settle_reports(data)
             return True
         if latest.cycle <= before.cycle and latest.cycle <= last_cycle:
             # Said again, or late; two that count up show that the one believed was not real.
             self.beacon, self.version = before, last_version
             return False
-        self._settle_reports(data)
         self.wave.told(latest.version)
-        if latest.cycle != self.cycle:
+        if latest.cycle != self.cycle or self.state == IDLE:
             return True
         self._free_running = False
         self._entered_ms = now_ms
@@ -273,11 +280,6 @@ class Node:
             self.send(TO_HALO, data)
         if news == EVERYBODY:
             self.send(TO_GATEWAY, data)
-
-    def _settle_reports(self, data) -> None:
-        """See what a beacon says of what waits."""
-        if self.ring:
-            self._go_through_ring(data)
 
     @cold
     def _go_through_ring(self, data) -> None:

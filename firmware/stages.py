@@ -2,7 +2,7 @@
 
 from protocol.compat import const
 
-IDLE = const(0)  # no cycle entered yet
+IDLE = const(0)  # no cycle entered yet, or there was no room to enter it
 COLLECT = const(1)  # waiting for the halo of the current exchange
 GATHER = const(2)  # owner: waiting for the block's members
 DONE = const(3)  # nothing left to do in this cycle

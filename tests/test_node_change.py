@@ -3,8 +3,10 @@
 import pytest
 from mesh_in_memory import RUN, TIMING, make_site
 from node_bench import (
+    AROUND,
     CENTRE,
     MATES,
+    PERIOD_MS,
     READING_CCEL,
     SQUARE,
     Bench,
@@ -15,8 +17,10 @@ from node_bench import (
     member_of,
     no_reading_of,
     reading_of,
+    readings_of,
 )
 
+from firmware.change import Change
 from firmware.quiet import GONE, HEARTBEAT, heartbeat_due
 from firmware.stages import DONE, TO_BLOCK, TO_GATEWAY, TO_HALO
 from gateway.carried_reports import Reports
@@ -75,6 +79,19 @@ def test_in_its_first_cycle_a_node_asks_for_what_it_missed_and_says_everything()
     finish(bench)
     assert ["refresh", "reading", "activations", "member"] == kinds_of(bench.said)
     assert [TO_HALO, TO_HALO, TO_HALO, TO_BLOCK] == [to for to, _ in bench.said]
+
+
+def test_a_mode_that_there_is_no_room_to_open_is_opened_by_the_next_beacon(monkeypatch):
+    def fill(mode, node):
+        raise MemoryError
+
+    bench = Bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(Change, "__init__", fill)
+        with pytest.raises(MemoryError):
+            start(bench)
+    assert [] == bench.hear(*readings_of(AROUND, 1)) + bench.wait(2 * PERIOD_MS)
+    assert ["refresh", "reading"] == kinds_of(start(bench, 2))
 
 
 def test_the_threshold_comes_with_the_beacon():

@@ -8,7 +8,7 @@ from node_bench import PERIOD_MS, Bench, Steady, beacon_of, head_of, no_reading_
 
 from firmware import ring
 from firmware.stages import TO_GATEWAY, TO_HALO
-from protocol import frame, health, report
+from protocol import beacon, frame, health, report
 from protocol.report import Report
 
 
@@ -70,6 +70,13 @@ def test_of_reports_that_wait_the_two_oldest_are_said_again_with_each_beacon():
     assert [1, 2] == [found.seq for found in reports_in(bench.hear(beacon_of(10)))]
     bench.node.on_acknowledgement(report.pack_ack(bench.node.boot, 3, {1}))
     assert [1, 4] == [found.seq for found in reports_in(bench.hear(beacon_of(11)))]
+
+
+def test_only_a_beacon_that_is_believed_has_reports_said_again():
+    bench = reporting_bench([5])
+    assert [1] == [found.seq for found in reports_in(bench.hear(beacon_of(6)))]
+    assert [] == bench.hear(beacon_of(6), beacon_of(5), beacon_of(7)[:-1], beacon_of(8, flags=beacon.OPENS_NOTHING))
+    assert 1 == bench.count(health.REPEATED)
 
 
 def test_a_node_whose_memory_runs_out_over_what_waits_still_holds_it(monkeypatch):

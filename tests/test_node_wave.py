@@ -18,6 +18,7 @@ from node_bench import (
 )
 from wave_sets import KEY, SECRET_KEY
 
+from firmware.layerwise import Layerwise
 from firmware.node import Node
 from firmware.stages import COLLECT, DONE, IDLE, TO_GATEWAY, TO_HALO
 from firmware.start import prepare_filters
@@ -128,6 +129,31 @@ def test_the_beacon_that_names_the_staged_set_switches_before_anything_is_said(b
     staged(bench)
     said = bench.hear(beacon_of(6, version=2))
     assert [reading_of(CENTRE, 6, version=2)] == [data for _, data in said if data[0] & 15 == frame.READING]
+    assert (TRIAL, 2) == (bench.node.wave.phase, bench.node.wave.active.version)
+
+
+@pytest.mark.parametrize(
+    ("opening", "again", "cycle"),
+    [
+        (beacon_of(6, version=2), beacon_of(7, version=2), 7),
+        (reading_of(AROUND[0], 6, version=2), beacon_of(6, version=2), 6),
+    ],
+    ids=["the beacon's", "a neighbour's"],
+)
+def test_a_cycle_that_there_is_no_room_to_begin_is_left_out_until_a_beacon(opening, again, cycle, bench, monkeypatch):
+    def fill(mode):
+        raise MemoryError
+
+    staged(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(Layerwise, "_change_filters", fill)
+        with pytest.raises(MemoryError):
+            bench.hear(opening)
+    heard = [reading_of(cell, 6, version=2) for cell in AROUND]
+    assert [] == bench.hear(*heard) + bench.hear(*[activations_of(cell, 6, version=2) for cell in AROUND])
+    assert [] == bench.wait(2 * PERIOD_MS)
+    said = bench.hear(again)
+    assert [reading_of(CENTRE, cycle, version=2)] == [data for _, data in said if data[0] & 15 == frame.READING]
     assert (TRIAL, 2) == (bench.node.wave.phase, bench.node.wave.active.version)
 
 

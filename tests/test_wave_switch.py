@@ -123,13 +123,14 @@ def test_a_newer_set_takes_the_place_of_one_that_waits_for_its_cycle(bench):
     assert (STAGED, 3) == (bench.wave.phase, bench.wave.staged.version)
 
 
+@pytest.mark.parametrize("error", [OSError(30, "read-only"), MemoryError()])
 @pytest.mark.parametrize("write", ["switch", "confirm"])
-def test_a_flash_that_cannot_be_written_costs_no_cycle(write, bench, monkeypatch):
+def test_a_flash_that_cannot_be_written_or_a_full_heap_costs_no_set(write, error, bench, monkeypatch):
     """A switch that cannot be recorded is not made; a confirmation is tried again in the next cycle."""
     bench.take_in(SET)
 
     def fail(*_):
-        raise OSError(30, "read-only")
+        raise error
 
     if write == "switch":
         with monkeypatch.context() as patch:
