@@ -133,13 +133,14 @@ class Change:
     @rare
     def _change_filters(self) -> None:
         """Words stand; all else will be said anew by everybody."""
-        filters = self._filters = self._node.wave.active
+        filters = self._node.wave.active
         self._heard.use_filters(filters)
         channels, exchanges = len(filters.values[-1]), len(filters.exchanges)
         self._said = [bytearray(len(filters.values[layer - 1])) for layer in filters.exchanges[1:]]
         self._said.append(bytearray(exchanges + channels))
         self._told = 0
         self._reported = bytearray(_MASKS + grid.CORNERS * exchanges + channels)
+        self._filters = filters  # once all the rest is there: else the next cycle begins with this again
         if self._missed:
             self._missed = False
             self._node.rejoined = True

@@ -120,11 +120,12 @@ class Event:
     @rare
     def _change_filters(self) -> None:
         """The same view, seen through other filters."""
-        self._filters = self.node.wave.active
-        _, weights, bias, _ = self._filters.layers[0]
+        filters = self.node.wave.active
+        _, weights, bias, _ = filters.layers[0]
         self.quiet.use(weights, bias)
         for tap in range(TAPS):
             self.quiet.view[tap] = self._stored(self.readings_ccel[tap])
+        self._filters = filters  # once all the rest is there: else the next cycle begins with this again
         self._is_dirty = True
 
     @cold
@@ -149,7 +150,7 @@ class Event:
     def _load_watch(self) -> None:
         from firmware import watch
 
-        self.node.loaded += (watch.__name__,)
+        self.node.loaded = (self.node.loaded[0], watch.__name__)
         self._watch = watch.Watch(self)
 
     @cold

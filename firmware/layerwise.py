@@ -51,9 +51,10 @@ class Layerwise:
 
     @rare
     def _change_filters(self) -> None:
-        filters = self._filters = self._node.wave.active
+        filters = self._node.wave.active
         self._neighbours.use([filters.inputs[k] for k in filters.exchanges])
         self._block = Block(len(filters.values[-1]), len(filters.exchanges))
+        self._filters = filters  # once all the rest is there: else the next cycle begins with this again
 
     @rare
     def _do_without_reading(self) -> None:

@@ -122,7 +122,8 @@ class Node:
             self._start_cycle(run, cycle, now_ms)
             self.mode.begin()
         except MemoryError:
-            self.state = IDLE  # a cycle that has half begun would speak of the old set's values as the new one's
+            # Half begun, the old set's values would bear the new one's version: from any state, wait for a beacon.
+            self.state = IDLE
             raise
         if self._early:
             self._feed_early(now_ms)
@@ -153,11 +154,12 @@ class Node:
     def _open_mode(self) -> None:
         """Load what carries out the cycles from now on, and first drop what did until now: both do not fit."""
         if self.mode:
-            self.mode = None
-            for name in self.loaded:
-                forget(name)
-            self.rejoined = True  # it knows nothing of what the other knew
+            self.rejoined = True  # the next one knows nothing of what this one knew
             ring.let_go_all(self.ring, frame.STATE)
+            self.mode = None
+        for name in self.loaded:
+            forget(name)
+        self.loaded = ()
         if self._in_mode == beacon.MODE_EVENT:
             from firmware import event
 

@@ -242,18 +242,21 @@ class Wave:
 
     def take_staged(self, version: int) -> bool:
         """Compute with the staged set from now on, if it is the one with this version (its low half)."""
-        is_switched = self.staged.version & 0xFFFF == version & 0xFFFF and self._mark(TRIAL)
-        if is_switched:  # one after the other, for a node has no room for the code of both at once
-            self._switch()
-        return is_switched
+        return self.staged.version & 0xFFFF == version & 0xFFFF and self._switch()
 
     @rare
-    def _switch(self) -> None:
+    def _switch(self) -> bool:
+        try:
+            slots.mark(self._path, TRIAL, self.highest)
+        except (OSError, MemoryError):
+            self._trace.fault(WAVE_BROKEN)
+            return False
         self.active, self.staged = self.staged, None
         self._own_offer = self.offers
         self.slot = -1
         self.completed = self.stray = 0
         self._change(TRIAL, RESTING)
+        return True
 
     @cold
     def told(self, version: int) -> None:
@@ -271,10 +274,9 @@ class Wave:
             if before is None:
                 raise OSError
             before = Filters(before)
+            slots.mark(self._path, RETURNED, self.highest)
         except (OSError, ValueError, MemoryError):
             self._trace.fault(WAVE_BROKEN)
-            return False
-        if not self._mark(RETURNED):
             return False
         self.active = before
         self.offers = self._own_offer = slots.offer(path, digest)
@@ -285,21 +287,13 @@ class Wave:
     @rare
     def _confirm(self) -> None:
         """Enough cycles of the set on trial were computed to their end."""
-        if self._mark(CONFIRMED):
-            self.completed = 0
-            self._change(CONFIRMED, QUIET)
-        else:
-            self.completed = TRIAL_CYCLES - 1  # once more after the next cycle
-
-    @rare
-    def _mark(self, phase: int) -> bool:
-        """Have the flash say which phase the wave is in; False, and counted, where that fails."""
+        self.completed = 0
         try:
-            slots.mark(self._path, phase, self.highest)
+            slots.mark(self._path, CONFIRMED, self.highest)
+            self._change(CONFIRMED, QUIET)
         except (OSError, MemoryError):
+            self.completed = TRIAL_CYCLES - 1  # once more after the next cycle
             self._trace.fault(WAVE_BROKEN)
-            return False
-        return True
 
     @cold
     def _change(self, phase: int, state: int) -> None:

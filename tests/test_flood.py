@@ -107,7 +107,7 @@ def test_while_nothing_of_a_flood_is_handed_on_the_others_blocks_are_decided_on_
             serve(gateway, link, Kept(), Beside(note, lambda: None), PERIOD_S, CYCLES)
         others.close()
     print(*cycles[1:], dict(gateway.faults), f"dropped in line {link.dropped}", sep="\n")
-    # Where it is tried whether the flood is over, a report may be lost in the broker, and it is said again.
+    # Where it is tried whether the flood is over, a report may be lost in the broker.
     spared = [cycle for before, cycle in pairwise(cycles) if cycle.flooded == before.flooded]
     assert len(spared) >= CYCLES // 2
     assert {16} == {cycle.feature for cycle in spared}

@@ -20,6 +20,7 @@ from node_bench import (
     readings_of,
 )
 
+import firmware.node
 from firmware.change import Change
 from firmware.quiet import GONE, HEARTBEAT, heartbeat_due
 from firmware.stages import DONE, TO_BLOCK, TO_GATEWAY, TO_HALO
@@ -81,17 +82,24 @@ def test_in_its_first_cycle_a_node_asks_for_what_it_missed_and_says_everything()
     assert [TO_HALO, TO_HALO, TO_HALO, TO_BLOCK] == [to for to, _ in bench.said]
 
 
-def test_a_mode_that_there_is_no_room_to_open_is_opened_by_the_next_beacon(monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "kinds"),
+    [(CHANGE, ["refresh", "reading"]), (beacon.MODE_ALWAYS, ["reading"])],
+    ids=["the same", "another"],
+)
+def test_after_a_mode_that_there_was_no_room_to_open_the_next_beacon_opens_one(flags, kinds, monkeypatch):
     def fill(mode, node):
         raise MemoryError
 
-    bench = Bench()
+    bench, forgotten = Bench(), []
+    monkeypatch.setattr(firmware.node, "forget", forgotten.append)
     with monkeypatch.context() as patch:
         patch.setattr(Change, "__init__", fill)
         with pytest.raises(MemoryError):
             start(bench)
     assert [] == bench.hear(*readings_of(AROUND, 1)) + bench.wait(2 * PERIOD_MS)
-    assert ["refresh", "reading"] == kinds_of(start(bench, 2))
+    assert kinds == kinds_of(bench.hear(beacon_of(2, flags=flags)))
+    assert ["firmware.layerwise", "firmware.change"] == forgotten
 
 
 def test_the_threshold_comes_with_the_beacon():

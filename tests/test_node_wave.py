@@ -18,7 +18,9 @@ from node_bench import (
 )
 from wave_sets import KEY, SECRET_KEY
 
+import firmware.layerwise
 from firmware.layerwise import Layerwise
+from firmware.neighbours import Neighbours
 from firmware.node import Node
 from firmware.stages import COLLECT, DONE, IDLE, TO_GATEWAY, TO_HALO
 from firmware.start import prepare_filters
@@ -133,6 +135,9 @@ def test_the_beacon_that_names_the_staged_set_switches_before_anything_is_said(b
 
 
 @pytest.mark.parametrize(
+    "where", [(Layerwise, "_change_filters"), (Neighbours, "use"), (firmware.layerwise, "Block")], ids=lambda it: it[1]
+)
+@pytest.mark.parametrize(
     ("opening", "again", "cycle"),
     [
         (beacon_of(6, version=2), beacon_of(7, version=2), 7),
@@ -140,13 +145,15 @@ def test_the_beacon_that_names_the_staged_set_switches_before_anything_is_said(b
     ],
     ids=["the beacon's", "a neighbour's"],
 )
-def test_a_cycle_that_there_is_no_room_to_begin_is_left_out_until_a_beacon(opening, again, cycle, bench, monkeypatch):
-    def fill(mode):
+def test_a_cycle_that_there_is_no_room_to_begin_is_left_out_until_a_beacon(
+    opening, again, cycle, where, bench, monkeypatch
+):
+    def fill(*_):
         raise MemoryError
 
     staged(bench)
     with monkeypatch.context() as patch:
-        patch.setattr(Layerwise, "_change_filters", fill)
+        patch.setattr(*where, fill)
         with pytest.raises(MemoryError):
             bench.hear(opening)
     heard = [reading_of(cell, 6, version=2) for cell in AROUND]
@@ -155,6 +162,8 @@ def test_a_cycle_that_there_is_no_room_to_begin_is_left_out_until_a_beacon(openi
     said = bench.hear(again)
     assert [reading_of(CENTRE, cycle, version=2)] == [data for _, data in said if data[0] & 15 == frame.READING]
     assert (TRIAL, 2) == (bench.node.wave.phase, bench.node.wave.active.version)
+    said = bench.hear(*[reading_of(cell, cycle, version=2) for cell in AROUND])
+    assert [("activations", 2)] == [(frame.KINDS[data[0] & 15], frame.version_of(data)) for _, data in said]
 
 
 def test_a_neighbour_that_opens_the_cycle_with_the_staged_set_switches_too(bench):
