@@ -196,7 +196,7 @@ class Node:
         """Take in a frame from any topic: bytes, bytearray or memoryview. Never raises for what others sent."""
         kind = frame.kind_of(data)
         if kind == frame.BEACON:
-            # One after the other, for a node has no room for the code of both at once.
+            # One after the other, for a node has no room for the code of both at once, nor for both beacons further on.
             latest = self.beacon
             is_new_cycle = self._on_beacon(data, now_ms)
             if self.ring and latest is not self.beacon:
